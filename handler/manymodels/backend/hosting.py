@@ -1,0 +1,474 @@
+"""One model as the zygote sees it: its placeholder, its connections, its processes.
+
+The frontend trusts its backend more than it should (it never replaces one, and takes a failed
+one for loaded), so this is where its flaws end: a process that dies is replaced on the same
+connection, its request answered; a load that fails takes the placeholder with it first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from manymodels.backend import channel
+from manymodels.backend.inference import refusal
+from manymodels.backend.launch import Launch
+from manymodels.backend.process import Assignment, send_segments
+from manymodels.backend.slots import Slot, State
+from manymodels.errors import ProtocolError
+from manymodels.wire import (
+    Load,
+    Predict,
+    Request,
+    RequestDecoder,
+    encode_load_reply,
+    encode_reply,
+)
+
+FAREWELL_SECONDS = 5.0
+"""How long the frontend has to notice that a placeholder ended, and to hang up after that."""
+GRACE_SECONDS = 0.25
+"""Between the frontend's hanging up and its killing the placeholder, or the other way round."""
+MOST_DELAY_SECONDS = 30.0
+logger = logging.getLogger("manymodels.zygote")
+
+
+class Loop(Protocol):
+    """What a model needs of the zygote's event loop."""
+
+    def watch(self, descriptor: int, callback: Callable[[], None], read: bool = True) -> None:
+        """Call back when there is something to read, or else when the other end hangs up."""
+
+    def unwatch(self, descriptor: int) -> None: ...
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None: ...
+
+    def fork(self, model: Model, connection: Connection, assignment: Assignment) -> Process:
+        """Start a process for a connection; OSError or RuntimeError when none can be."""
+
+    def adopt(self, process: Process) -> None:
+        """Take on a process that a sibling has forked."""
+
+    def acquire_slot(self) -> Slot: ...
+
+    def release_slot(self, slot: Slot) -> None: ...
+
+    def forget(self, model: Model) -> None: ...
+
+    def announce(self, event: str, model: Model, **details: str | int) -> None: ...
+
+
+@dataclass(eq=False)
+class Process:
+    """A model process: a fork of the zygote, or of a sibling (then its pid comes later)."""
+
+    connection: Connection
+    slot: Slot
+    control: socket.socket
+    pid: int | None = None
+    loaded: bool = False
+    failed: str | None = None
+
+    def kill(self) -> None:
+        """End the process and all that it started."""
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+    
+
+@dataclass(eq=False)
+class Connection:
+    """One of the frontend's workers: a connection, and the process that serves it."""
+
+    socket: socket.socket
+    decoder: RequestDecoder = field(default_factory=RequestDecoder)
+    load: Load | None = None
+    process: Process | None = None
+    open: bool = True
+    deaths: int = 0
+    """Processes in a row that ended before they had loaded the model."""
+
+
+class Model:
+    """A launched model, until nothing of it is left."""
+
+    def __init__(
+        self, loop: Loop, launch: Launch, placeholder: socket.socket, pid: int, stdio: list[int]
+    ) -> None:
+        self.loop = loop
+        self.launch = launch
+        self.loaded = False
+        self.connections: list[Connection] = []
+        self._placeholder: socket.socket | None = placeholder
+        self._placeholder_pid = pid
+        self._stdio = dict(enumerate(stdio))
+        self._failure: tuple[int, str] | None = None
+        self._ended = False
+        self._listener = _listen(launch)
+        loop.watch(self._listener.fileno(), self._accept)
+        loop.watch(placeholder.fileno(), self._placeholder_ended)
+
+    @property
+    def name(self) -> str:
+        return self.launch.model_name
+
+    @property
+    def output(self) -> tuple[int, int] | None:
+        """The pipes on which the frontend reads the model's stdout and stderr."""
+        return (self._stdio[1], self._stdio[2]) if 1 in self._stdio else None
+
+    def announce_ready(self) -> None:
+        """Tell the frontend that the backend listens, and the launcher that it may settle."""
+        assert self._placeholder is not None
+        os.write(self._stdio[1], f"[PID] {self._placeholder_pid}\nMMS worker started.\n".encode())
+        self._placeholder.send(b"\x01")
+
+    def close_output(self) -> None:
+        """Let the frontend's two threads go that read the launcher's stdout and stderr."""
+        for number in (1, 2):
+            if number in self._stdio:
+                os.close(self._stdio.pop(number))
+
+    # -- connections ---------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        accepted, _ = self._listener.accept()
+        connection = Connection(accepted)
+        self.connections.append(connection)
+        self.loop.watch(accepted.fileno(), lambda: self._read_load(connection))
+
+    def _read_load(self, connection: Connection) -> None:
+        try:
+            data = connection.socket.recv(1 << 16, socket.MSG_DONTWAIT)
+            connection.decoder.feed(data)
+            message = connection.decoder.next_message()
+        except (ProtocolError, OSError) as error:
+            logger.error("model %s: the frontend's load cannot be read: %s", self.name, error)
+            self._hang_up(connection)
+            return
+        if isinstance(message, Load):
+            connection.load = message
+            self.loop.unwatch(connection.socket.fileno())
+            self.loop.watch(
+                connection.socket.fileno(), lambda: self._frontend_hung_up(connection), read=False
+            )
+            self._make_output_files(message)
+            self._start(connection, reply=True)
+        elif isinstance(message, Predict) or not data:
+            self._hang_up(connection)
+
+    def _make_output_files(self, load: Load) -> None:
+        """Give the frontend the two files it opens after a load: nothing comes on them.
+
+        The model's output takes another way, so two of the frontend's threads end at once.
+        """
+        for path in self._output_files(load):
+            with contextlib.suppress(FileExistsError):
+                os.symlink(os.devnull, path)
+
+    def _output_files(self, load: Load) -> list[str]:
+        return [f"{self.launch.tmp_dir}/{load.io_fd}-{kind}" for kind in ("stdout", "stderr")]
+
+    def _frontend_hung_up(self, connection: Connection) -> None:
+        """Its worker gave up waiting, or the model is being unloaded."""
+        self._hang_up(connection)
+        process = connection.process
+        if process is None:
+            return
+        if process.slot.state is State.IDLE:
+            # It sees the end of the connection itself.
+            self.loop.call_later(GRACE_SECONDS, process.kill)
+        else:
+            process.kill()
+
+    def _hang_up(self, connection: Connection) -> None:
+        if not connection.open:
+            return
+        connection.open = False
+        self.loop.unwatch(connection.socket.fileno())
+        # A process that still has it keeps it open for the frontend otherwise.
+        with contextlib.suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)
+        connection.socket.close()
+        if connection.load is not None:
+            for path in self._output_files(connection.load):
+                _remove(path)
+        self.connections.remove(connection)
+        self._end_if_done()
+
+    # -- processes -----------------------------------------------------------------------
+
+    def _start(self, connection: Connection, reply: bool, refuse: str | None = None) -> None:
+        """Give a connection a process: forked from one that has the model, or from the zygote."""
+        if not connection.open or self._failure is not None:
+            return
+        assert connection.load is not None
+        sibling = self._sibling() if refuse is None else None
+        if sibling is not None:
+            self._share(sibling, connection, reply)
+            return
+        self._fork(connection, Assignment(connection.load, not self.loaded, reply, refuse))
+
+    def _fork(self, connection: Connection, assignment: Assignment) -> None:
+        try:
+            connection.process = self.loop.fork(self, connection, assignment)
+        except (OSError, IndexError, RuntimeError) as error:
+            logger.error("model %s: no process can be started: %s", self.name, error)
+            status = 507 if isinstance(error, (OSError, IndexError)) else 500
+            self._no_process(connection, status, f"no process can be started: {error}")
+
+    def _no_process(self, connection: Connection, status: int, reason: str) -> None:
+        if not self.loaded:
+            self._fail(status, reason)
+        else:
+            self._hang_up(connection)
+
+    def _sibling(self) -> Process | None:
+        """A process that has the model, or will have it, and is free to fork."""
+        for connection in self.connections:
+            process = connection.process
+            if process is None or process.pid is None or process.failed is not None:
+                continue
+            if process.slot.state in (State.LOADING, State.IDLE):
+                return process
+        return None
+
+    def _share(self, sibling: Process, connection: Connection, reply: bool) -> None:
+        ours, theirs = channel.pair()
+        ours.setblocking(False)
+        process = Process(connection, self.loop.acquire_slot(), ours)
+        connection.process = process
+        order = {"slot": process.slot.index, "reply": reply}
+        channel.send(sibling.control, order, [connection.socket.fileno(), theirs.fileno()])
+        theirs.close()
+        self.watch_control(process)
+
+    def watch_control(self, process: Process) -> None:
+        """Hear what a process reports."""
+        self.loop.watch(process.control.fileno(), lambda: self._hear(process))
+
+    def _hear(self, process: Process) -> None:
+        if not self._take_report(process):
+            self.loop.unwatch(process.control.fileno())
+            if process.pid is None:
+                self._never_forked(process)
+
+    def _take_report(self, process: Process) -> bool:
+        """Take one report of a process; false if there is none."""
+        try:
+            received = channel.receive(process.control)
+        except OSError:
+            received = None
+        if received is None:
+            return False
+        report, _ = received
+        connection = process.connection
+        if report["event"] == "forked":
+            process.pid = report["pid"]
+            self.loop.adopt(process)
+        elif report["event"] == "loaded":
+            process.loaded = self.loaded = True
+            connection.deaths = 0
+            self.loop.announce("loaded", self)
+        elif report["event"] == "declined":
+            self._declined(report["slot"])
+        elif report["event"] == "failed":
+            process.failed = report["reason"]
+            connection.deaths += 1
+            if not self.loaded:
+                self._fail(report["status"], report["reason"])
+        return True
+
+    def _declined(self, slot: int) -> None:
+        """A sibling cannot fork; its connection gets a process from the zygote."""
+        for connection in self.connections:
+            process = connection.process
+            if process is not None and process.slot.index == slot and process.pid is None:
+                self._discard(process)
+                assert connection.load is not None
+                self._fork(connection, Assignment(connection.load, not self.loaded, True))
+
+    def _never_forked(self, process: Process) -> None:
+        """The sibling that was to fork this one is gone."""
+        if process.connection.process is process:
+            self._discard(process)
+            self._start(process.connection, reply=True)
+
+    def _discard(self, process: Process) -> None:
+        self.loop.unwatch(process.control.fileno())
+        process.control.close()
+        self.loop.release_slot(process.slot)
+        if process.connection.process is process:
+            process.connection.process = None
+
+    def process_ended(self, process: Process, status: int) -> None:
+        """Answer for a process that has ended, and replace it."""
+        while self._take_report(process):
+            pass
+        connection, state, ids = process.connection, process.slot.state, process.slot.request_ids
+        self._discard(process)
+        process.kill()  # what it started is in its process group
+        if not connection.open:
+            self._end_if_done()
+            return
+        how = describe_exit(status)
+        if process.failed is None:
+            logger.warning("model %s: its process %s %s", self.name, process.pid, how)
+        if not self.loaded:
+            killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+            self._fail(507 if killed else 500, process.failed or f"its process {how} while loading")
+            return
+        self._replace(connection, process, state, ids, how)
+
+    def _replace(
+        self, connection: Connection, process: Process, state: State, ids: list[str], how: str
+    ) -> None:
+        if state is State.LOADING:
+            self._load_died(connection, process, how)
+        elif state is State.IDLE:
+            self._start(connection, reply=False)
+        elif state is State.PREDICTING and ids:
+            self._answer_for_the_dead(connection, ids, how)
+            self._start(connection, reply=False)
+        else:
+            # Part of a message is lost with it: only a new connection starts clean.
+            self._hang_up(connection)
+
+    def _load_died(self, connection: Connection, process: Process, how: str) -> None:
+        """Try again, ever more slowly; meanwhile another process says why nothing answers."""
+        connection.deaths += 1
+        delay = min(2.0 ** (connection.deaths - 2), MOST_DELAY_SECONDS)
+        if connection.deaths == 1:
+            self._start(connection, reply=False)
+            return
+        self._start(connection, reply=False, refuse=f"its process {how} while loading")
+        refusing = connection.process
+        if refusing is not None:
+            self.loop.call_later(delay, refusing.kill)
+
+    def _answer_for_the_dead(self, connection: Connection, ids: list[str], how: str) -> None:
+        requests = [Request(request_id, [], []) for request_id in ids]
+        reason = f"the model's process {how} during this request; it is being replaced"
+        predictions = refusal(requests, 500, "ModelProcessDied", reason)
+        try:
+            send_segments(connection.socket, encode_reply(predictions))
+        except OSError:
+            self._hang_up(connection)
+
+    # -- the end -------------------------------------------------------------------------
+
+    def _fail(self, status: int, reason: str) -> None:
+        """End the model because it cannot be loaded, so that nothing of it stays registered.
+
+        The frontend unregisters a model whose load fails, but only if the process that it
+        started has ended by then; it closes that process's stdin once it knows.
+        """
+        if self._failure is not None:
+            return
+        self._failure = status, reason
+        logger.error("model %s failed to load (%d): %s", self.name, status, reason)
+        self.loop.announce("failed", self, status=status, reason=reason)
+        self._end_placeholder()
+        self.close_output()
+        self.loop.watch(self._stdio[0], self._reply_failure, read=False)
+        self.loop.call_later(FAREWELL_SECONDS, self._reply_failure)
+
+    def _reply_failure(self) -> None:
+        if 0 not in self._stdio or self._failure is None:
+            return
+        self._close_stdin()
+        for connection in list(self.connections):
+            reply = encode_load_reply(*self._failure, 0)
+            try:
+                connection.socket.sendall(reply)
+            except OSError:
+                self._hang_up(connection)
+        self.loop.call_later(FAREWELL_SECONDS, self.end)
+
+    def _close_stdin(self) -> None:
+        if 0 in self._stdio:
+            self.loop.unwatch(self._stdio[0])
+            os.close(self._stdio.pop(0))
+
+    def _end_placeholder(self) -> None:
+        if self._placeholder is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._placeholder_pid, signal.SIGKILL)
+            self.loop.unwatch(self._placeholder.fileno())
+            self._placeholder.close()
+            self._placeholder = None
+
+    def _placeholder_ended(self) -> None:
+        """The frontend unloads the model, or someone else has killed the placeholder."""
+        self._end_placeholder()
+        if self.connections:
+            self.loop.call_later(GRACE_SECONDS, self._outlive_placeholder)
+        else:
+            self._end_if_done()
+
+    def _outlive_placeholder(self) -> None:
+        """The frontend still has its connections, so it has not unloaded the model.
+
+        The processes end with their placeholder, as they always do; new ones take over.
+        """
+        if self._ended or not self.connections or self._failure is not None:
+            return
+        logger.warning("model %s: its placeholder was killed; the model is loaded again", self.name)
+        for connection in self.connections:
+            if connection.process is not None:
+                connection.process.kill()
+
+    def _end_if_done(self) -> None:
+        if self._placeholder is None and not self.connections:
+            self.end()
+
+    def end(self) -> None:
+        """End everything that is left of the model."""
+        if self._ended:
+            return
+        self._ended = True
+        self._end_placeholder()
+        self.loop.unwatch(self._listener.fileno())
+        self._listener.close()
+        if self.launch.socket_name is not None:
+            _remove(self.launch.socket_name)
+        for connection in list(self.connections):
+            if connection.process is not None:
+                connection.process.kill()
+            self._hang_up(connection)
+        self.close_output()
+        self._close_stdin()
+        self.loop.forget(self)
+
+
+def describe_exit(status: int) -> str:
+    """Say how a process ended, from its wait status."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"was ended by signal {number} ({signal.Signals(number).name})"
+    return f"exited with status {os.waitstatus_to_exitcode(status)}"
+
+
+def _listen(launch: Launch) -> socket.socket:
+    if launch.socket_name is not None:
+        _remove(launch.socket_name)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(launch.socket_name)
+    else:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", launch.port or 0))
+    listener.listen(128)
+    return listener
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)

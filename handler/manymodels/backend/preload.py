@@ -1,0 +1,156 @@
+"""What the zygote imports and runs once, so that no model process has to.
+
+A library that starts threads when it is imported must not be in the zygote: a fork carries one
+thread, and a native thread pool that exists in the parent hangs every child. The zygote notices
+after each import and starts anew without it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterable
+
+from manymodels.backend import linux
+
+_MODULES = {
+    "scipy": ("scipy.sparse", "scipy.special"),
+    "sklearn": (
+        "sklearn.calibration",
+        "sklearn.cluster",
+        "sklearn.compose",
+        "sklearn.decomposition",
+        "sklearn.ensemble",
+        "sklearn.feature_selection",
+        "sklearn.impute",
+        "sklearn.linear_model",
+        "sklearn.naive_bayes",
+        "sklearn.neighbors",
+        "sklearn.neural_network",
+        "sklearn.pipeline",
+        "sklearn.preprocessing",
+        "sklearn.svm",
+        "sklearn.tree",
+    ),
+}
+_OURS = (
+    "mms.context",
+    "mms.metrics.metrics_store",
+    "mms.model_loader",
+    "mms.service",
+    "manymodels.service",
+)
+logger = logging.getLogger(__name__)
+
+
+class StartsThreads(Exception):
+    """Importing or warming up this library left more than one thread in the process."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__(library)
+        self.library = library
+
+
+def preload(libraries: Iterable[str]) -> list[str]:
+    """Import what is installed of ``libraries`` and run a small model of each kind.
+
+    Returns the names imported.
+
+    Raises:
+        StartsThreads: a library started threads; this process must not fork any more.
+    """
+    for module in _OURS:
+        importlib.import_module(module)
+    imported = [library for library in libraries if _import(library)]
+    for library, warm_up in _WARM_UPS.items():
+        if library in imported:
+            _guarded(library, warm_up)
+    gc.collect()
+    gc.freeze()
+    return imported
+
+
+def _import(library: str) -> bool:
+    if importlib.util.find_spec(library) is None:
+        return False
+
+    def import_all() -> None:
+        for module in (library, *_MODULES.get(library, ())):
+            importlib.import_module(module)
+
+    return _guarded(library, import_all)
+
+
+def _guarded(library: str, step: Callable[[], None]) -> bool:
+    """Run a step; a library that fails here can still be imported by the models that need it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            step()
+    except Exception:
+        logger.warning("cannot preload %s; models import it themselves", library, exc_info=True)
+        return False
+    if linux.thread_count() > 1:
+        raise StartsThreads(library)
+    return True
+
+
+def _warm_up_sklearn() -> None:
+    """Fit, save, load and run: each step touches pages that every model would touch again."""
+    import joblib
+    import numpy as np
+    from sklearn.ensemble import (
+        GradientBoostingClassifier,
+        HistGradientBoostingClassifier,
+        RandomForestClassifier,
+    )
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    rows = np.random.RandomState(0).rand(40, 4)
+    labels = (rows[:, 0] > 0.5).astype(int)
+    for estimator in (
+        LogisticRegression(),
+        Ridge(),
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        RandomForestClassifier(n_estimators=2),
+        GradientBoostingClassifier(n_estimators=2),
+        HistGradientBoostingClassifier(max_iter=2),
+        KNeighborsClassifier(),
+        SVC(),
+    ):
+        saved = io.BytesIO()
+        joblib.dump(estimator.fit(rows, labels), saved)
+        saved.seek(0)
+        loaded = joblib.load(saved)
+        loaded.predict(rows[:1])
+        if hasattr(loaded, "predict_proba"):
+            loaded.predict_proba(rows[:1])
+
+
+def _warm_up_xgboost() -> None:
+    import numpy as np
+    import xgboost
+
+    rows = np.random.RandomState(0).rand(40, 4)
+    data = xgboost.DMatrix(rows, label=(rows[:, 0] > 0.5).astype(int), nthread=1)
+    for objective in ("binary:logistic", "reg:squarederror"):
+        trained = xgboost.train({"objective": objective, "nthread": 1, "max_depth": 2}, data, 2)
+        for form in ("json", "ubj"):
+            booster = xgboost.Booster({"nthread": 1})
+            booster.load_model(bytearray(trained.save_raw(form)))
+            booster.inplace_predict(rows[:1])
+            booster.predict(xgboost.DMatrix(rows[:1], nthread=1))
+
+
+_WARM_UPS: dict[str, Callable[[], None]] = {
+    "sklearn": _warm_up_sklearn,
+    "xgboost": _warm_up_xgboost,
+}

@@ -1,0 +1,338 @@
+"""A model process: what a fork of the zygote becomes.
+
+It sheds what it inherited, takes on its model's directory, environment and path, loads the model
+and serves the frontend's connection until that ends. What must be a process's own (cwd, path,
+stdio, limits) is set up here once; the loop below is written for any number of connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from manymodels.backend import channel, handlers, linux, output
+from manymodels.backend.inference import Inference, refusal
+from manymodels.backend.slots import Slot, SlotTable, State
+from manymodels.errors import ProtocolError
+from manymodels.settings import BackendSettings
+from manymodels.wire import (
+    Load,
+    Predict,
+    Prediction,
+    RequestDecoder,
+    encode_load_reply,
+    encode_reply,
+)
+
+REFUSAL_SECONDS = 5.0
+"""How long a process whose model could not be loaded again answers before a new one tries."""
+_RECEIVE_BYTES = 1 << 18
+_TIOCOUTQ = 0x5411
+logger = logging.getLogger("manymodels.model")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the zygote gives a model process.
+
+    ``first`` is the load that decides whether the model is there at all: the zygote answers it
+    when it fails. ``reply`` is false for a replacement on a connection whose load was answered.
+    ``refuse`` holds the reason why nothing is loaded, only answered.
+    """
+
+    load: Load
+    first: bool
+    reply: bool
+    refuse: str | None = None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all processes of one model share."""
+
+    environment: dict[str, str]
+    base_path: list[str]
+    zygote: int
+    slots: SlotTable
+    settings: BackendSettings
+    log: socket.socket | None
+
+
+class EndOfConnection(Exception):
+    """The frontend has closed the connection."""
+
+
+@dataclass
+class Session:
+    """One connection of the frontend, and how far its bytes have come."""
+
+    connection: socket.socket
+    slot: Slot
+    decoder: RequestDecoder
+    answer: Callable[[Predict], list[Prediction]]
+
+    def serve_readable(self) -> None:
+        """Take what has come and answer it if it is whole."""
+        self.slot.state = State.READING
+        while (message := self.decoder.next_message()) is None:
+            data = self.connection.recv(_RECEIVE_BYTES)
+            if not data:
+                raise EndOfConnection
+            self.decoder.feed(data)
+        if not isinstance(message, Predict):
+            raise ProtocolError("a second load on one connection")
+        self.slot.take(request.request_id for request in message.requests)
+        predictions = self.answer(message)
+        self.slot.state = State.REPLYING
+        send_segments(self.connection, encode_reply(predictions))
+        self.slot.state = State.IDLE
+
+
+def send_segments(connection: socket.socket, segments: Sequence[bytes]) -> None:
+    """Send each segment once the frontend has taken the one before (see wire.encoder)."""
+    for index, segment in enumerate(segments):
+        if index:
+            _wait_until_taken(connection)
+        connection.sendall(segment)
+
+
+def _wait_until_taken(connection: socket.socket) -> None:
+    waiting = bytearray(4)
+    while True:
+        fcntl.ioctl(connection, _TIOCOUTQ, waiting)
+        if not any(waiting):
+            return
+        time.sleep(0.00005)
+
+
+class ModelProcess:
+    """The life of a model process, from the fork to its end."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        surroundings: Surroundings,
+        connection: socket.socket,
+        control: socket.socket,
+        slot: Slot,
+    ) -> None:
+        self._assignment = assignment
+        self._surroundings = surroundings
+        self._connection = connection
+        self._control = control
+        self._slot = slot
+        self._inference: Inference | None = None
+        self._until = float("inf")
+
+    def run(self) -> None:
+        """Load and serve; returns when the process has nothing left to do."""
+        self._settle()
+        if not self._load():
+            return
+        self._serve()
+
+    def _settle(self) -> None:
+        """Become this model's process in all that the system knows of it."""
+        around, load = self._surroundings, self._assignment.load
+        with contextlib.suppress(PermissionError):  # adopted processes lead a session already
+            os.setsid()
+        linux.die_with_parent(around.zygote)
+        linux.name_process(load.model_name)
+        os.environ.clear()
+        os.environ.update(around.environment)
+        os.environ["OMP_NUM_THREADS"] = str(around.settings.threads)
+        if around.log is not None:
+            output.attach(around.log, load.model_name)
+        os.chdir(load.model_path)
+        inherited = around.environment.get("PYTHONPATH", "")
+        sys.path[:] = handlers.search_path(
+            load.handler, load.model_path, inherited, around.base_path
+        )
+        sys.argv[:] = [load.handler]
+        output.configure(around.settings.log, direct=around.log is not None)
+        _reseed()
+        _limit_threads(around.settings.threads)
+        gc.enable()
+
+    def _load(self) -> bool:
+        """Load the model and report; returns whether there is anything to serve."""
+        if self._assignment.refuse is not None:
+            self._refuse_for_a_while()
+            return True
+        try:
+            handler = handlers.load(self._assignment.load)
+        except BaseException as error:
+            return self._load_failed(error)
+        settings = self._surroundings.settings
+        decode = os.environ.get("MMS_DECODE_INPUT_REQUEST", "true") == "true"
+        self._inference = Inference(handler, decode, settings.response_bytes)
+        self._slot.state = State.IDLE
+        if self._assignment.reply:
+            self._reply(200, f"loaded model {self._assignment.load.model_name}.")
+        self._report(event="loaded")
+        return True
+
+    def _load_failed(self, error: BaseException) -> bool:
+        name = self._assignment.load.model_name
+        status = 507 if isinstance(error, MemoryError) else 500
+        reason = "".join(traceback.format_exception_only(error)).strip()
+        logger.error("model %s failed to load", name, exc_info=error)
+        output.flush()
+        self._report(event="failed", status=status, reason=reason)
+        if self._assignment.first:
+            return False
+        if self._assignment.reply:
+            self._reply(status, reason)
+        self._assignment = replace(self._assignment, refuse=reason)
+        self._refuse_for_a_while()
+        return True
+
+    def _refuse_for_a_while(self) -> None:
+        self._until = time.monotonic() + REFUSAL_SECONDS
+        self._slot.state = State.IDLE
+
+    def _reply(self, code: int, message: str) -> None:
+        self._connection.sendall(encode_load_reply(code, message, os.getpid()))
+
+    def _report(self, **event: Any) -> None:
+        channel.send(self._control, event)
+
+    def _serve(self) -> None:
+        sessions = {self._connection.fileno(): self._session(self._connection, self._slot)}
+        poller = select.poll()
+        poller.register(self._connection, select.POLLIN)
+        poller.register(self._control, select.POLLIN)
+        control = self._control.fileno()
+        while (rest := self._until - time.monotonic()) > 0:
+            for descriptor, _ in poller.poll(None if rest == float("inf") else rest * 1000):
+                if descriptor != control:
+                    sessions[descriptor].serve_readable()
+                    self._emit_metrics()
+                elif not self._obey():
+                    return
+
+    def _session(self, connection: socket.socket, slot: Slot) -> Session:
+        return Session(connection, slot, RequestDecoder(), self._answer)
+
+    def _answer(self, message: Predict) -> list[Prediction]:
+        if self._inference is None:
+            reason = f"the model could not be loaded again: {self._assignment.refuse}"
+            return refusal(message.requests, 503, "ModelLoadError", reason)
+        return self._inference.predict(message.requests)
+
+    def _emit_metrics(self) -> None:
+        """Print the handler's metrics where the frontend reads them."""
+        if self._inference is None or not self._surroundings.settings.log.metrics:
+            return
+        for metric in self._inference.context.metrics.store:
+            print(f"[METRICS]{metric}", flush=True)
+
+    def _obey(self) -> bool:
+        """Do what the zygote asks: share the loaded model with one more connection."""
+        received = channel.receive(self._control)
+        if received is None:
+            return False
+        order, (connection, control) = received
+        if linux.thread_count() > 1 or self._inference is None:
+            # A fork would carry one of the threads; the zygote starts a process of its own.
+            self._report(event="declined", slot=order["slot"])
+        elif self._forks_sibling():
+            self._become(order, connection, control)
+            return True
+        os.close(connection)
+        os.close(control)
+        return True
+
+    def _forks_sibling(self) -> bool:
+        """Fork twice, so that the zygote is the parent; true in the new process."""
+        output.flush()
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            return False
+        if os.fork():
+            os._exit(0)
+        return True
+
+    def _become(self, order: dict[str, Any], connection: int, control: int) -> None:
+        """Go on as the process of another connection."""
+        while os.getppid() != self._surroundings.zygote:
+            time.sleep(0.0002)
+        os.setsid()
+        linux.die_with_parent(self._surroundings.zygote)
+        self._connection.close()
+        self._control.close()
+        self._connection = socket.socket(fileno=connection)
+        self._connection.setblocking(True)
+        self._control = socket.socket(fileno=control)
+        self._slot = self._surroundings.slots[order["slot"]]
+        self._slot.state = State.IDLE
+        self._report(event="forked", pid=os.getpid())
+        if order["reply"]:
+            self._reply(200, f"loaded model {self._assignment.load.model_name}.")
+        self._report(event="loaded")
+        self._serve()
+        end(0)
+
+
+def run(process: ModelProcess) -> None:
+    """Run a model process to its end. Never returns."""
+    try:
+        process.run()
+    except EndOfConnection:
+        end(0)
+    except (ProtocolError, OSError):
+        logger.exception("the connection to the frontend is lost")
+        end(1)
+    except BaseException:
+        logger.exception("the model process ends")
+        end(1)
+    end(0)
+
+
+def end(status: int) -> None:
+    """End without running what the zygote set up for its own end."""
+    output.flush()
+    os._exit(status)
+
+
+def keep_only(descriptors: Sequence[int], highest: int) -> None:
+    """Close every descriptor but stdio and these: siblings' connections must end with them."""
+    low = 3
+    for descriptor in sorted(descriptors):
+        os.closerange(low, descriptor)
+        low = descriptor + 1
+    os.closerange(low, highest + 1)
+
+
+def reset_signals() -> None:
+    """Undo the zygote's handling of signals."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _reseed() -> None:
+    """Forks share the zygote's random state; Python reseeds its own, NumPy does not."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+
+
+def _limit_threads(threads: int) -> None:
+    if threads > 1:
+        import threadpoolctl
+
+        threadpoolctl.threadpool_limits(threads)

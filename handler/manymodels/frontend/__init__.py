@@ -1,0 +1,1 @@
+"""Multi Model Server's Java frontend: found, configured, started and supervised."""

@@ -1,0 +1,308 @@
+"""``serve``: starts the zygote and the JVM, and is their keeper until both have ended.
+
+Being the container's first process, it also reaps whatever is left to it and turns SIGTERM into
+an orderly end: requests in flight are answered, then everything stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from manymodels.backend import channel, home, linux
+from manymodels.backend.slots import SlotTable
+from manymodels.errors import ServeError
+from manymodels.frontend import configuration, limits
+from manymodels.frontend.java import find_jar, find_java
+from manymodels.frontend.logs import Log, Source
+from manymodels.settings import BackendSettings, ServeSettings
+
+DRAIN_SECONDS = 18.0
+"""The longest wait for requests in flight; SageMaker kills 30 s after SIGTERM."""
+QUIET_SECONDS = 0.3
+"""How long no model may be busy for a drain to be over: queued requests follow each other."""
+STOP_SECONDS = 3.0
+_LONGEST_SOCKET_PATH = 107
+_TICK_SECONDS = 0.05
+
+
+class Supervisor:
+    """The running server: two processes, their pipes, and the loop over them."""
+
+    def __init__(self, settings: ServeSettings, environment: dict[str, str]) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._log = Log(settings.log)
+        self._selector = selectors.DefaultSelector()
+        self._slots = SlotTable()
+        self._children: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
+        self._failure: str | None = None
+        self._stopping = False
+        self._answering = False
+        self._loaded = settings.multi_model
+
+    def run(self) -> int:
+        """Serve until SIGTERM (0) or until a part dies (1)."""
+        started = time.monotonic()
+        settings = self._settings
+        java, jar = find_java(settings.java_home), find_jar()
+        self._check()
+        directory = _make_directory()
+        try:
+            self._watch_signals()
+            resources = configuration.Resources(limits.memory_bytes(), limits.processors())
+            configuration.write_files(settings, directory)
+            self._start_zygote(directory)
+            command = configuration.command(settings, resources, java, jar, directory)
+            self._start_frontend(command, directory)
+            self._loop_until_ready(started)
+            self._loop_until(lambda: self._stopping)
+            if self._failure is None:
+                self._drain()
+            self._stop()
+        finally:
+            self._kill()
+            shutil.rmtree(directory, ignore_errors=True)
+        if self._failure is not None:
+            self._log.error(f"serve ends: {self._failure}")
+            return 1
+        self._log.info("serve has stopped")
+        return 0
+
+    def _check(self) -> None:
+        """Find out now what would otherwise end a start halfway.
+
+        Raises:
+            ServeError: the port is taken, or there is no model to serve.
+        """
+        settings = self._settings
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("0.0.0.0", settings.port))
+            except OSError as error:
+                raise ServeError(f"port {settings.port} cannot be had: {error.strerror}") from None
+        if settings.multi_model:
+            return
+        if not settings.model_dir.is_dir():
+            raise ServeError(
+                f"no model to serve: {settings.model_dir} is no directory (SM_MODEL_DIR); "
+                "set SAGEMAKER_MULTI_MODEL=true to have models loaded by POST /models"
+            )
+        if "," in str(settings.model_dir) or ".." in settings.model_dir.parts:
+            raise ServeError(f"the frontend takes no model path with ',' or '..': {settings.model_dir}")
+
+    # -- the two processes ---------------------------------------------------------------
+
+    def _start_zygote(self, directory: Path) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        address = str(directory / "zygote")
+        listener.bind(address)
+        listener.listen(128)
+        self._environment["MANYMODELS_ZYGOTE"] = address
+        ours, theirs = channel.pair()
+        self._watch(ours.fileno(), lambda: self._hear(ours))
+        descriptors = {
+            "listener": listener.fileno(),
+            "slots": self._slots.descriptor,
+            "serve": theirs.fileno(),
+        }
+        options = [word for name, fd in descriptors.items() for word in (f"--{name}", str(fd))]
+        command = [sys.executable, "-m", "manymodels.backend.zygote", *options]
+        environment = {
+            **self._environment,
+            "MMS_MAX_RESPONSE_SIZE": str(self._settings.response_bytes),
+        }
+        self._start("the zygote", command, environment, tuple(descriptors.values()))
+        listener.close()
+        theirs.close()
+
+    def _start_frontend(self, command: list[str], directory: Path) -> None:
+        environment = {**self._environment, "MODEL_SERVER_HOME": str(home())}
+        # Where it is, the frontend reads this file instead of ours.
+        environment.pop("MMS_CONFIG_FILE", None)
+        self._start("the frontend (JVM)", command, environment, ())
+
+    def _start(
+        self, name: str, command: list[str], environment: dict[str, str], keep: tuple[int, ...]
+    ) -> None:
+        parent = os.getpid()
+        reader, writer = os.pipe()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=writer,
+            env=environment,
+            pass_fds=keep,
+            preexec_fn=lambda: linux.die_with_parent(parent),
+            start_new_session=True,
+        )
+        os.close(writer)
+        self._children[process.pid] = name, process
+        self._add_source(Source(reader, self._log))
+
+    # -- events --------------------------------------------------------------------------
+
+    def _watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        self._selector.register(descriptor, selectors.EVENT_READ, callback)
+
+    def _add_source(self, source: Source) -> None:
+        self._watch(source.descriptor, lambda: self._pump(source))
+
+    def _pump(self, source: Source) -> None:
+        if not source.pump():
+            self._selector.unregister(source.descriptor)
+            source.close()
+
+    def _watch_signals(self) -> None:
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        self._wake = reader, writer
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        self._watch(reader.fileno(), self._take_signals)
+
+    def _take_signals(self) -> None:
+        received = self._wake[0].recv(4096)
+        if signal.SIGTERM in received or signal.SIGINT in received:
+            self._stopping = True
+        self._reap()
+
+    def _reap(self) -> None:
+        """Bury whoever has ended: our children, and orphans left to a container's first process."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            name, process = self._children.pop(pid, (None, None))
+            if process is not None:
+                process.returncode = os.waitstatus_to_exitcode(status)
+                self._child_ended(f"{name}, pid {pid},", process.returncode)
+
+    def _child_ended(self, who: str, code: int) -> None:
+        if self._stopping:
+            return
+        if code < 0:
+            how = f"was ended by signal {-code} ({signal.Signals(-code).name})"
+        else:
+            how = f"exited with status {code}"
+        self._fail(f"{who} {how}")
+
+    def _fail(self, reason: str) -> None:
+        if self._failure is None:
+            self._failure = reason
+        self._stopping = True
+
+    def _hear(self, zygote: socket.socket) -> None:
+        received = channel.receive(zygote)
+        if received is None:
+            self._selector.unregister(zygote.fileno())
+            return
+        event, descriptors = received
+        for descriptor in descriptors:
+            self._add_source(Source(descriptor, self._log, event["model"]))
+        if not self._settings.multi_model:
+            self._hear_of_the_one_model(event)
+
+    def _hear_of_the_one_model(self, event: dict[str, Any]) -> None:
+        if event["event"] == "loaded":
+            self._loaded = True
+        elif event["event"] == "failed":
+            self._fail(f"the model in {self._settings.model_dir} does not load: {event['reason']}")
+
+    def _loop_until(self, done: Callable[[], bool], seconds: float = float("inf")) -> bool:
+        """Handle events until ``done``, or until the time is over (then false)."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            rest = deadline - time.monotonic()
+            if rest <= 0:
+                return False
+            for key, _ in self._selector.select(min(rest, 3600.0)):
+                key.data()
+        return True
+
+    def _loop_until_ready(self, started: float) -> None:
+        while not self._stopping:
+            if self._loaded and self._pings():
+                seconds = time.monotonic() - started
+                self._log.info(f"serving on port {self._settings.port}, ready in {seconds:.2f} s")
+                return
+            self._loop_until(lambda: self._stopping, _TICK_SECONDS)
+
+    def _pings(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self._settings.port, timeout=2)
+        try:
+            connection.request("GET", "/ping")
+            return connection.getresponse().status == http.client.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    # -- the end -------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Wait until no model has had a request for a moment."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < QUIET_SECONDS:
+            self._loop_until(lambda: False, _TICK_SECONDS)
+            if time.monotonic() > deadline:
+                self._log.write(logging.WARNING, f"requests still run after {DRAIN_SECONDS:.0f} s")
+                return
+            if self._slots.busy():
+                quiet_since = time.monotonic()
+
+    def _stop(self) -> None:
+        """Stop the JVM, then the zygote and with it the models."""
+        for _, process in reversed(self._children.values()):
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        self._loop_until(lambda: not self._children, STOP_SECONDS)
+
+    def _kill(self) -> None:
+        for _, process in self._children.values():
+            process.kill()
+        for _, process in self._children.values():
+            process.wait()
+        for key in list(self._selector.get_map().values()):
+            key.data()
+
+
+def serve(settings: ServeSettings, environment: dict[str, str]) -> int:
+    """Run the server and return its exit status.
+
+    Raises:
+        ServeError: it cannot be started here.
+        SettingsError: a setting of the backend has no meaning.
+    """
+    BackendSettings.from_environment(environment)
+    return Supervisor(settings, environment).run()
+
+
+def _make_directory() -> Path:
+    """Make this server's own directory, for what the frontend and the zygote must find."""
+    directory = Path(tempfile.mkdtemp(prefix="manymodels-"))
+    if len(str(directory)) + len("/.mms.sock.2147483647") > _LONGEST_SOCKET_PATH:
+        directory.rmdir()
+        raise ServeError(f"the path of {directory} is too long for sockets in it; set TMPDIR")
+    return directory
