@@ -49,9 +49,9 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._slots = SlotTable()
         self._children: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
+        self._sources: set[Source] = set()
         self._failure: str | None = None
         self._stopping = False
-        self._answering = False
         self._loaded = settings.multi_model
 
     def run(self) -> int:
@@ -161,11 +161,13 @@ class Supervisor:
         self._selector.register(descriptor, selectors.EVENT_READ, callback)
 
     def _add_source(self, source: Source) -> None:
+        self._sources.add(source)
         self._watch(source.descriptor, lambda: self._pump(source))
 
     def _pump(self, source: Source) -> None:
         if not source.pump():
             self._selector.unregister(source.descriptor)
+            self._sources.remove(source)
             source.close()
 
     def _watch_signals(self) -> None:
@@ -284,8 +286,8 @@ class Supervisor:
             process.kill()
         for _, process in self._children.values():
             process.wait()
-        for key in list(self._selector.get_map().values()):
-            key.data()
+        for source in self._sources:
+            source.close()
 
 
 def serve(settings: ServeSettings, environment: dict[str, str]) -> int:

@@ -1,0 +1,53 @@
+"""Pickles: scikit-learn's estimators, and any object with their ``predict``."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import joblib
+
+from manymodels.artifacts.model import Model
+from manymodels.errors import ModelLoadError
+
+_FRAMEWORKS = {"sklearn": "scikit-learn"}
+
+
+def load_pickle(path: Path) -> Model:
+    """Return the model pickled in ``path`` by joblib or pickle.
+
+    Raises ModelLoadError when the object in it does not predict, and whatever unpickling raises.
+    """
+    estimator = joblib.load(path)
+    kind = type(estimator).__name__
+    if not callable(getattr(estimator, "predict", None)):
+        raise ModelLoadError(f"{path.name} holds a {kind}, which has no predict method")
+    if _is_xgboost(estimator, "Booster"):
+        from manymodels.artifacts.booster import booster_model
+
+        return booster_model(estimator)
+    if _is_xgboost(estimator, "XGBModel"):
+        estimator.get_booster().set_param({"nthread": 1})
+        return Model("xgboost", kind, _n_features(estimator), estimator.predict)
+    if hasattr(estimator, "feature_names_in_"):
+        # Trained on a DataFrame, served with arrays: true of every request, news in none.
+        warnings.filterwarnings("ignore", message="X does not have valid feature names")
+    return Model(_framework(estimator), kind, _n_features(estimator), estimator.predict)
+
+
+def _is_xgboost(estimator: Any, class_name: str) -> bool:
+    # Unpickling one has imported the library; asking must not import it for everything else.
+    xgboost = sys.modules.get("xgboost")
+    return xgboost is not None and isinstance(estimator, getattr(xgboost, class_name))
+
+
+def _framework(estimator: Any) -> str:
+    package = type(estimator).__module__.partition(".")[0]
+    return _FRAMEWORKS.get(package, package)
+
+
+def _n_features(estimator: Any) -> int | None:
+    n_features = getattr(estimator, "n_features_in_", None)
+    return None if n_features is None else int(n_features)
