@@ -103,7 +103,9 @@ class BackendSettings:
         return cls(
             preload=DEFAULT_PRELOAD
             if preload is None
-            else tuple(name.strip() for name in preload.split(",") if name.strip() not in ("", "none")),
+            else tuple(
+                name.strip() for name in preload.split(",") if name.strip() not in ("", "none")
+            ),
             threads=environment.integer("MANYMODELS_THREADS", 1, 1024) or 1,
             response_bytes=environment.integer("MMS_MAX_RESPONSE_SIZE", 1, 2**31 - 1)
             or FRONTEND_RESPONSE_BYTES,
@@ -190,7 +192,9 @@ def _log_level(environment: Environment) -> int:
     names = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
     if value.upper() in names:
         return int(logging.getLevelName(value.upper()))
-    raise SettingsError(f"{name}={value!r}: must be a number from 0 to 50 or one of {', '.join(names)}")
+    raise SettingsError(
+        f"{name}={value!r}: must be a number from 0 to 50 or one of {', '.join(names)}"
+    )
 
 
 def _response_timeout(environment: Environment) -> int:

@@ -199,7 +199,8 @@ class Frontend:
 
     def map(self, count: int) -> None:
         for _ in range(2 * count):
-            assert (length := self.length()) is not None, "the frontend throws: a map is cut"
+            length = self.length()
+            assert length is not None, "the frontend throws: a map is cut"
             self.position += length
 
     def fields(self, count: int) -> bool:

@@ -20,7 +20,8 @@ def load_booster(path: Path) -> Model:
 
 def booster_model(booster: Any) -> Model:
     """Return a Booster as a model: it predicts what its objective says, often probabilities."""
-    booster.set_param({"nthread": 1})
+    # As many threads as the process may use, whatever the model was trained with.
+    booster.set_param({"nthread": 0})
     return Model("xgboost", type(booster).__name__, booster.num_features(), _predict(booster))
 
 
@@ -30,7 +31,7 @@ def _predict(booster: Any) -> Predict:
     if config["learner"]["gradient_booster"]["name"] == "gblinear":
         # Linear boosters have no prediction in place, and no trees to choose from.
         return lambda rows: booster.predict(
-            xgboost.DMatrix(rows, nthread=1), validate_features=False
+            xgboost.DMatrix(rows, nthread=0), validate_features=False
         )
 
     def predict(rows: Rows) -> Any:

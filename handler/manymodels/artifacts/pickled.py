@@ -29,7 +29,7 @@ def load_pickle(path: Path) -> Model:
 
         return booster_model(estimator)
     if _is_xgboost(estimator, "XGBModel"):
-        estimator.get_booster().set_param({"nthread": 1})
+        estimator.get_booster().set_param({"nthread": 0})
         return Model("xgboost", kind, _n_features(estimator), estimator.predict)
     if hasattr(estimator, "feature_names_in_"):
         # Trained on a DataFrame, served with arrays: true of every request, news in none.

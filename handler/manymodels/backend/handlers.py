@@ -89,7 +89,7 @@ def _initialized(module: ModuleType, function_name: str, context: Any) -> EntryP
             f"{module.__name__} has no function {function_name or 'handle'!r}, and not exactly "
             f"one class with a handle method (classes: {names})"
         )
-    service = classes[0]()
+    service: Any = classes[0]()
     if hasattr(service, "initialize"):
         service.initialize(context)
     entry_point: EntryPoint = service.handle

@@ -1,4 +1,4 @@
-"""One model as the zygote sees it: its placeholder, its connections, its processes.
+"""One model as the host sees it: its placeholder, its connections, its processes.
 
 The frontend trusts its backend more than it should (it never replaces one, and takes a failed
 one for loaded), so this is where its flaws end: a process that dies is replaced on the same
@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -37,11 +36,11 @@ FAREWELL_SECONDS = 5.0
 GRACE_SECONDS = 0.25
 """Between the frontend's hanging up and its killing the placeholder, or the other way round."""
 MOST_DELAY_SECONDS = 30.0
-logger = logging.getLogger("manymodels.zygote")
+logger = logging.getLogger("manymodels.host")
 
 
 class Loop(Protocol):
-    """What a model needs of the zygote's event loop."""
+    """What a model needs of the host's event loop."""
 
     def watch(self, descriptor: int, callback: Callable[[], None], read: bool = True) -> None:
         """Call back when there is something to read, or else when the other end hangs up."""
@@ -81,7 +80,7 @@ class Process:
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-    
+
 
 @dataclass(eq=False)
 class Connection:
@@ -120,9 +119,9 @@ class Model:
         return self.launch.model_name
 
     @property
-    def output(self) -> tuple[int, int] | None:
+    def output(self) -> tuple[int, int]:
         """The pipes on which the frontend reads the model's stdout and stderr."""
-        return (self._stdio[1], self._stdio[2]) if 1 in self._stdio else None
+        return self._stdio[1], self._stdio[2]
 
     def announce_ready(self) -> None:
         """Tell the frontend that the backend listens, and the launcher that it may settle."""
@@ -214,14 +213,22 @@ class Model:
         if sibling is not None:
             self._share(sibling, connection, reply)
             return
-        self._fork(connection, Assignment(connection.load, not self.loaded, reply, refuse))
+        self._fork(connection, connection.load, reply, refuse)
 
-    def _fork(self, connection: Connection, assignment: Assignment) -> None:
+    def _fork(
+        self, connection: Connection, load: Load, reply: bool, refuse: str | None = None
+    ) -> None:
+        environment, first = self.launch.environment, not self.loaded
+        slot: Slot | None = None
         try:
+            slot = self.loop.acquire_slot()
+            assignment = Assignment(load, environment, slot.index, first, reply, refuse)
             connection.process = self.loop.fork(self, connection, assignment)
-        except (OSError, IndexError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
+            if slot is not None:
+                self.loop.release_slot(slot)
             logger.error("model %s: no process can be started: %s", self.name, error)
-            status = 507 if isinstance(error, (OSError, IndexError)) else 500
+            status = 507 if isinstance(error, OSError) else 500
             self._no_process(connection, status, f"no process can be started: {error}")
 
     def _no_process(self, connection: Connection, status: int, reason: str) -> None:
@@ -293,7 +300,7 @@ class Model:
             if process is not None and process.slot.index == slot and process.pid is None:
                 self._discard(process)
                 assert connection.load is not None
-                self._fork(connection, Assignment(connection.load, not self.loaded, True))
+                self._fork(connection, connection.load, reply=True)
 
     def _never_forked(self, process: Process) -> None:
         """The sibling that was to fork this one is gone."""

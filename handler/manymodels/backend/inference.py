@@ -65,9 +65,7 @@ class Inference:
         context.request_ids = ids
         context.request_processor = [_processor(request) for request in requests]
         context.metrics = MetricsStore(ids, context.model_name)
-        inputs = [
-            {p.name: self._value(p) for p in request.parameters} for request in requests
-        ]
+        inputs = [{p.name: self._value(p) for p in request.parameters} for request in requests]
         outputs = self._entry_point(inputs, context)
         if not isinstance(outputs, list):
             raise InvalidOutput(
@@ -106,7 +104,10 @@ class Inference:
                 "(MMS_MAX_RESPONSE_SIZE)"
             )
         processor = self.context.request_processor[index]
-        status, phrase = processor.get_response_status_code(), processor.get_response_status_phrase()
+        status, phrase = (
+            processor.get_response_status_code(),
+            processor.get_response_status_phrase(),
+        )
         status = 200 if status is None else status
         if not isinstance(status, int) or not 200 <= status <= 599:
             raise InvalidOutput(f"the handler set the status {status!r}")
@@ -122,7 +123,9 @@ class Inference:
         return Prediction(request.request_id, body, content_type, status, phrase, extra)
 
 
-def refusal(requests: Sequence[Request], status: int, type_name: str, message: str) -> list[Prediction]:
+def refusal(
+    requests: Sequence[Request], status: int, type_name: str, message: str
+) -> list[Prediction]:
     """Answer every request with one error."""
     body = json.dumps(error_body(status, type_name, message), indent=2).encode() + b"\n"
     return [

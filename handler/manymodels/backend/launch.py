@@ -39,9 +39,7 @@ class LaunchReceiver:
     @property
     def pid(self) -> int:
         """The launcher's process id, as the kernel knows it."""
-        raw = self.connection.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
-        )
+        raw = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         return int(_CREDENTIALS.unpack(raw)[0])
 
     def receive(self) -> Launch | None:
@@ -49,9 +47,12 @@ class LaunchReceiver:
 
         Raises:
             ProtocolError: the bytes are no launch, or end too early.
+            EOFError: none came; a launcher only looks whether anybody listens.
         """
         data, descriptors, _, _ = socket.recv_fds(self.connection, 1 << 18, 3)
         self.stdio += descriptors
+        if not data and not self._data:
+            raise EOFError
         if not data:
             raise ProtocolError("a launcher went away before it had said what to launch")
         self._data += data

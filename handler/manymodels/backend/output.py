@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import sys
 
-from manymodels.backend import channel
 from manymodels.settings import LogSettings
 
 
@@ -23,20 +20,10 @@ class LeveledFormatter(logging.Formatter):
         return "\n".join(f"{record.levelname} {line}" for line in lines)
 
 
-def attach(log: socket.socket, model: str) -> None:
-    """Send what this process and its libraries print to ``serve``, under the model's name."""
-    reader, writer = os.pipe()
-    channel.send(log, {"event": "log", "model": model}, [reader])
-    os.dup2(writer, 1)
-    os.dup2(writer, 2)
-    os.close(reader)
-    os.close(writer)
-
-
-def configure(settings: LogSettings, direct: bool) -> None:
+def configure(settings: LogSettings, leveled: bool) -> None:
     """Log to stdout, as the stock worker does; with levels where ``serve`` reads them."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(LeveledFormatter() if direct else logging.Formatter("%(message)s"))
+    handler.setFormatter(LeveledFormatter() if leveled else logging.Formatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=settings.level, force=True)
 
 

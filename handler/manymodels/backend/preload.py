@@ -7,15 +7,20 @@ after each import and starts anew without it.
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import importlib.util
-import io
 import logging
+import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 
-from manymodels.backend import linux
+from manymodels.backend import handlers, heap, linux
+from manymodels.backend.inference import Inference
+from manymodels.settings import DEFAULT_HANDLER, MIB
+from manymodels.wire import Load, Parameter, Request, encode_reply
 
 _MODULES = {
     "scipy": ("scipy.sparse", "scipy.special"),
@@ -70,6 +75,7 @@ def preload(libraries: Iterable[str]) -> list[str]:
         if library in imported:
             _guarded(library, warm_up)
     gc.collect()
+    heap.fill_holes()
     gc.freeze()
     return imported
 
@@ -100,7 +106,6 @@ def _guarded(library: str, step: Callable[[], None]) -> bool:
 
 
 def _warm_up_sklearn() -> None:
-    """Fit, save, load and run: each step touches pages that every model would touch again."""
     import joblib
     import numpy as np
     from sklearn.ensemble import (
@@ -117,22 +122,17 @@ def _warm_up_sklearn() -> None:
     rows = np.random.RandomState(0).rand(40, 4)
     labels = (rows[:, 0] > 0.5).astype(int)
     for estimator in (
-        LogisticRegression(),
-        Ridge(),
-        make_pipeline(StandardScaler(), LogisticRegression()),
         RandomForestClassifier(n_estimators=2),
         GradientBoostingClassifier(n_estimators=2),
         HistGradientBoostingClassifier(max_iter=2),
         KNeighborsClassifier(),
         SVC(),
+        Ridge(),
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        LogisticRegression(),
     ):
-        saved = io.BytesIO()
-        joblib.dump(estimator.fit(rows, labels), saved)
-        saved.seek(0)
-        loaded = joblib.load(saved)
-        loaded.predict(rows[:1])
-        if hasattr(loaded, "predict_proba"):
-            loaded.predict_proba(rows[:1])
+        estimator.fit(rows, labels)
+        _rehearse("model.joblib", functools.partial(joblib.dump, estimator))
 
 
 def _warm_up_xgboost() -> None:
@@ -143,14 +143,29 @@ def _warm_up_xgboost() -> None:
     data = xgboost.DMatrix(rows, label=(rows[:, 0] > 0.5).astype(int), nthread=1)
     for objective in ("binary:logistic", "reg:squarederror"):
         trained = xgboost.train({"objective": objective, "nthread": 1, "max_depth": 2}, data, 2)
-        for form in ("json", "ubj"):
-            booster = xgboost.Booster({"nthread": 1})
-            booster.load_model(bytearray(trained.save_raw(form)))
-            booster.inplace_predict(rows[:1])
-            booster.predict(xgboost.DMatrix(rows[:1], nthread=1))
+        for name in ("model.json", "model.ubj"):
+            _rehearse(name, trained.save_model)
 
 
 _WARM_UPS: dict[str, Callable[[], None]] = {
     "sklearn": _warm_up_sklearn,
     "xgboost": _warm_up_xgboost,
 }
+
+
+def _rehearse(file_name: str, save: Callable[[str], object]) -> None:
+    """Save a model, then load it and have it answer, as a model process will.
+
+    Whatever that touches for the first time is touched here, in pages that all share.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        save(os.path.join(directory, file_name))
+        request = Load("warm-up", directory, 1, DEFAULT_HANDLER, None, "")
+        inference = Inference(handlers.load(request), False, MIB)
+        for content_type, body in (("text/csv", b"1,2,3,4"), ("application/json", b"[[1,2,3,4]]")):
+            parameter = Parameter("body", content_type, body)
+            asked = [Request("warm-up", [("Content-Type", content_type)], [parameter])]
+            answer = inference.predict(asked)[0]
+            if answer.status != 200:
+                raise RuntimeError(f"{file_name} answers {answer.body!r}")
+            encode_reply([answer])

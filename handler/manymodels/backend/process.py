@@ -7,13 +7,13 @@ stdio, limits) is set up here once; the loop below is written for any number of 
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import gc
+import json
 import logging
 import os
+import random
 import select
-import signal
 import socket
 import sys
 import time
@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from manymodels.backend import channel, handlers, linux, output
+from manymodels.backend import channel, fork_hooks, handlers, linux, output
 from manymodels.backend.inference import Inference, refusal
 from manymodels.backend.slots import Slot, SlotTable, State
 from manymodels.errors import ProtocolError
@@ -53,21 +53,31 @@ class Assignment:
     """
 
     load: Load
+    environment: dict[str, str]
+    slot: int
     first: bool
     reply: bool
     refuse: str | None = None
 
+    def packet(self) -> bytes:
+        """Return the bytes that carry it to the zygote's fork."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return json.dumps(fields).encode()
+
+    @classmethod
+    def from_packet(cls, packet: bytes) -> Assignment:
+        fields = json.loads(packet)
+        return cls(**{**fields, "load": Load(*fields["load"])})
+
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all processes of one model share."""
+    """What all model processes have from the zygote."""
 
-    environment: dict[str, str]
     base_path: list[str]
     zygote: int
     slots: SlotTable
     settings: BackendSettings
-    log: socket.socket | None
 
 
 class EndOfConnection(Exception):
@@ -126,13 +136,12 @@ class ModelProcess:
         surroundings: Surroundings,
         connection: socket.socket,
         control: socket.socket,
-        slot: Slot,
     ) -> None:
         self._assignment = assignment
         self._surroundings = surroundings
         self._connection = connection
         self._control = control
-        self._slot = slot
+        self._slot = surroundings.slots[assignment.slot]
         self._inference: Inference | None = None
         self._until = float("inf")
 
@@ -146,24 +155,20 @@ class ModelProcess:
     def _settle(self) -> None:
         """Become this model's process in all that the system knows of it."""
         around, load = self._surroundings, self._assignment.load
-        with contextlib.suppress(PermissionError):  # adopted processes lead a session already
-            os.setsid()
+        environment, threads = self._assignment.environment, around.settings.threads
+        os.setsid()
         linux.die_with_parent(around.zygote)
         linux.name_process(load.model_name)
-        os.environ.clear()
-        os.environ.update(around.environment)
-        os.environ["OMP_NUM_THREADS"] = str(around.settings.threads)
-        if around.log is not None:
-            output.attach(around.log, load.model_name)
+        _take_on_environment(environment, threads)
         os.chdir(load.model_path)
-        inherited = around.environment.get("PYTHONPATH", "")
+        inherited = environment.get("PYTHONPATH", "")
         sys.path[:] = handlers.search_path(
             load.handler, load.model_path, inherited, around.base_path
         )
         sys.argv[:] = [load.handler]
-        output.configure(around.settings.log, direct=around.log is not None)
+        fork_hooks.restore()
         _reseed()
-        _limit_threads(around.settings.threads)
+        _limit_threads(threads)
         gc.enable()
 
     def _load(self) -> bool:
@@ -308,27 +313,23 @@ def end(status: int) -> None:
     os._exit(status)
 
 
-def keep_only(descriptors: Sequence[int], highest: int) -> None:
-    """Close every descriptor but stdio and these: siblings' connections must end with them."""
-    low = 3
-    for descriptor in sorted(descriptors):
-        os.closerange(low, descriptor)
-        low = descriptor + 1
-    os.closerange(low, highest + 1)
-
-
-def reset_signals() -> None:
-    """Undo the zygote's handling of signals."""
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+def _take_on_environment(environment: dict[str, str], threads: int) -> None:
+    """Make os.environ the model's. Most of it is the zygote's already, so only that changes."""
+    wanted = {**environment, "OMP_NUM_THREADS": str(threads)}
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    for name, value in wanted.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 def _reseed() -> None:
-    """Forks share the zygote's random state; Python reseeds its own, NumPy does not."""
+    """Forks share the zygote's random state."""
+    random.seed()
     numpy = sys.modules.get("numpy")
     if numpy is not None:
-        numpy.random.seed()
+        # Four bytes go the short way; no seed at all would build a SeedSequence in each process.
+        numpy.random.seed(int.from_bytes(os.urandom(4), "little"))
 
 
 def _limit_threads(threads: int) -> None:

@@ -85,8 +85,10 @@ class SlotTable:
         """Take a free slot, in state LOADING. Only the zygote does.
 
         Raises:
-            IndexError: all are taken.
+            OSError: all are taken.
         """
+        if not self._free:
+            raise OSError(f"{COUNT} model processes are running; no more are possible")
         slot = self[self._free.pop()]
         slot.state = State.LOADING
         return slot

@@ -95,7 +95,9 @@ def _download_options(settings: ServeSettings) -> list[str]:
     if settings.allow_url_archives:
         return []
     schemes = ("http", "https")
-    proxies = [f"-D{s}.proxyHost=127.0.0.1" for s in schemes] + [f"-D{s}.proxyPort=1" for s in schemes]
+    proxies = [f"-D{s}.proxyHost=127.0.0.1" for s in schemes] + [
+        f"-D{s}.proxyPort=1" for s in schemes
+    ]
     return [*proxies, "-Dhttp.nonProxyHosts="]
 
 

@@ -1,4 +1,4 @@
-"""``serve``: starts the zygote and the JVM, and is their keeper until both have ended.
+"""``serve``: starts the host and the JVM, and is their keeper until both have ended.
 
 Being the container's first process, it also reaps whatever is left to it and turns SIGTERM into
 an orderly end: requests in flight are answered, then everything stops.
@@ -65,7 +65,7 @@ class Supervisor:
             self._watch_signals()
             resources = configuration.Resources(limits.memory_bytes(), limits.processors())
             configuration.write_files(settings, directory)
-            self._start_zygote(directory)
+            self._start_host(directory)
             command = configuration.command(settings, resources, java, jar, directory)
             self._start_frontend(command, directory)
             self._loop_until_ready(started)
@@ -103,16 +103,18 @@ class Supervisor:
                 "set SAGEMAKER_MULTI_MODEL=true to have models loaded by POST /models"
             )
         if "," in str(settings.model_dir) or ".." in settings.model_dir.parts:
-            raise ServeError(f"the frontend takes no model path with ',' or '..': {settings.model_dir}")
+            raise ServeError(
+                f"the frontend takes no model path with ',' or '..': {settings.model_dir}"
+            )
 
     # -- the two processes ---------------------------------------------------------------
 
-    def _start_zygote(self, directory: Path) -> None:
+    def _start_host(self, directory: Path) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        address = str(directory / "zygote")
+        address = str(directory / "host")
         listener.bind(address)
         listener.listen(128)
-        self._environment["MANYMODELS_ZYGOTE"] = address
+        self._environment["MANYMODELS_HOST"] = address
         ours, theirs = channel.pair()
         self._watch(ours.fileno(), lambda: self._hear(ours))
         descriptors = {
@@ -121,12 +123,12 @@ class Supervisor:
             "serve": theirs.fileno(),
         }
         options = [word for name, fd in descriptors.items() for word in (f"--{name}", str(fd))]
-        command = [sys.executable, "-m", "manymodels.backend.zygote", *options]
+        command = [sys.executable, "-m", "manymodels.backend.host", *options]
         environment = {
             **self._environment,
             "MMS_MAX_RESPONSE_SIZE": str(self._settings.response_bytes),
         }
-        self._start("the zygote", command, environment, tuple(descriptors.values()))
+        self._start("the host", command, environment, tuple(descriptors.values()))
         listener.close()
         theirs.close()
 
@@ -214,12 +216,14 @@ class Supervisor:
             self._failure = reason
         self._stopping = True
 
-    def _hear(self, zygote: socket.socket) -> None:
-        received = channel.receive(zygote)
+    def _hear(self, host: socket.socket) -> None:
+        received = channel.receive(host)
         if received is None:
-            self._selector.unregister(zygote.fileno())
+            self._selector.unregister(host.fileno())
             return
         event, descriptors = received
+        if event["event"] == "fatal":
+            self._fail(event["reason"])
         for descriptor in descriptors:
             self._add_source(Source(descriptor, self._log, event["model"]))
         if not self._settings.multi_model:
@@ -275,7 +279,7 @@ class Supervisor:
                 quiet_since = time.monotonic()
 
     def _stop(self) -> None:
-        """Stop the JVM, then the zygote and with it the models."""
+        """Stop the JVM, then the host and with it the models."""
         for _, process in reversed(self._children.values()):
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()

@@ -174,9 +174,7 @@ def _predict(cursor: _Cursor) -> Predict:
 
 def _request(cursor: _Cursor, id_length: int) -> Request:
     request_id = _utf8(cursor.content(id_length))
-    headers = [
-        (_utf8(cursor.content(length)), cursor.text()) for length in cursor.list_lengths()
-    ]
+    headers = [(_utf8(cursor.content(length)), cursor.text()) for length in cursor.list_lengths()]
     parameters = [
         Parameter(_utf8(cursor.content(length)), cursor.text(), cursor.field())
         for length in cursor.list_lengths()

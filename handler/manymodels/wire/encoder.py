@@ -119,9 +119,7 @@ def _encode_request(request: Request) -> bytes:
         _field(p.name.encode()) + _field(p.content_type.encode()) + _field(p.value)
         for p in request.parameters
     )
-    return b"".join(
-        (_field(request.request_id.encode()), *headers, _END, *parameters, _END)
-    )
+    return b"".join((_field(request.request_id.encode()), *headers, _END, *parameters, _END))
 
 
 def _field(raw: bytes) -> bytes:
