@@ -184,9 +184,7 @@ class Server:
     def model_processes(self) -> list[psutil.Process]:
         """Return the live children of the zygote."""
         return [
-            child
-            for child in self.zygote().children()
-            if child.status() != psutil.STATUS_ZOMBIE
+            child for child in self.zygote().children() if child.status() != psutil.STATUS_ZOMBIE
         ]
 
     def placeholders(self) -> list[psutil.Process]:

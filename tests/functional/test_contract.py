@@ -109,7 +109,9 @@ def test_a_failed_load_says_so_and_leaves_no_model(server, tmp_path):
 
 
 def test_a_traceback_of_a_failed_load_is_in_the_log_under_the_models_name(server, tmp_path):
-    model = write_handler(tmp_path / "m", "def handle(data, context):\n    raise KeyError('secret')\n")
+    model = write_handler(
+        tmp_path / "m", "def handle(data, context):\n    raise KeyError('secret')\n"
+    )
     answer = server.load("tracer", model, handler="custom.py:handle")
     assert answer.status == 500
     assert b"secret" not in answer.body
@@ -166,7 +168,9 @@ def test_bad_input_is_a_4xx_that_names_what_is_wrong(server, samples):
     assert server.invoke("lr", "a,b", "text/csv").status == 400
     assert server.invoke("lr", "{", "application/json").status == 400
     assert server.invoke("lr", "x", "application/x-nothing").status == 415
-    rejected = server.invoke("lr", sample.body, sample.content_type, headers={"Accept": "image/png"})
+    rejected = server.invoke(
+        "lr", sample.body, sample.content_type, headers={"Accept": "image/png"}
+    )
     assert rejected.status == 406
     assert set(rejected.json()) == {"code", "type", "message"}
     assert server.invoke("lr", sample.body, sample.content_type).status == 200

@@ -224,7 +224,7 @@ def test_a_request_that_overruns_the_timeout_has_its_process_ended_and_replaced(
 
 
 def test_requests_of_all_sizes_and_types_survive_the_frontends_decoder(server, tmp_path):
-    """After many small replies the frontend receives in 64-byte pieces (see wire.encoder)."""
+    """After small replies the frontend receives in small pieces, which cut the next reply."""
     model = write_handler(
         tmp_path / "model",
         """
@@ -241,13 +241,14 @@ def test_requests_of_all_sizes_and_types_survive_the_frontends_decoder(server, t
     )
     server.load("victim", model, handler="custom.py:handle")
     (process,) = server.model_processes()
-    for _ in range(150):
-        assert ask(server, "x").status == 200
-    for size in range(1, 60):
-        for kind in ("x", "h"):
-            order = kind + "x" * size
-            answer = ask(server, order)
-            assert (answer.status, len(answer.body)) == (200, len(order)), order
+    # It shrinks its buffer by a step every two replies, and enlarges it for a long one at once.
+    orders = [("x" * size, 12) for size in range(1, 60)]
+    orders += [("h" + "x" * size, 100) for size in range(0, 60, 12)]
+    for order, small_ones in [("x", 60), *orders]:
+        for _ in range(small_ones):
+            assert ask(server, "x").status == 200
+        answer = ask(server, order)
+        assert (answer.status, len(answer.body)) == (200, len(order)), order
     assert server.model_processes() == [process], "no connection was lost"
 
 

@@ -19,7 +19,7 @@ from typing import Protocol
 from manymodels.backend import channel
 from manymodels.backend.inference import refusal
 from manymodels.backend.launch import Launch
-from manymodels.backend.process import Assignment, send_segments
+from manymodels.backend.process import Assignment
 from manymodels.backend.slots import Slot, State
 from manymodels.errors import ProtocolError
 from manymodels.wire import (
@@ -365,7 +365,7 @@ class Model:
         reason = f"the model's process {how} during this request; it is being replaced"
         predictions = refusal(requests, 500, "ModelProcessDied", reason)
         try:
-            send_segments(connection.socket, encode_reply(predictions))
+            connection.socket.sendall(encode_reply(predictions))
         except OSError:
             self._hang_up(connection)
 

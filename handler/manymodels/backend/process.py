@@ -7,7 +7,6 @@ stdio, limits) is set up here once; the loop below is written for any number of 
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import json
 import logging
@@ -18,7 +17,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,7 +38,6 @@ from manymodels.wire import (
 REFUSAL_SECONDS = 5.0
 """How long a process whose model could not be loaded again answers before a new one tries."""
 _RECEIVE_BYTES = 1 << 18
-_TIOCOUTQ = 0x5411
 logger = logging.getLogger("manymodels.model")
 
 
@@ -106,25 +104,8 @@ class Session:
         self.slot.take(request.request_id for request in message.requests)
         predictions = self.answer(message)
         self.slot.state = State.REPLYING
-        send_segments(self.connection, encode_reply(predictions))
+        self.connection.sendall(encode_reply(predictions))
         self.slot.state = State.IDLE
-
-
-def send_segments(connection: socket.socket, segments: Sequence[bytes]) -> None:
-    """Send each segment once the frontend has taken the one before (see wire.encoder)."""
-    for index, segment in enumerate(segments):
-        if index:
-            _wait_until_taken(connection)
-        connection.sendall(segment)
-
-
-def _wait_until_taken(connection: socket.socket) -> None:
-    waiting = bytearray(4)
-    while True:
-        fcntl.ioctl(connection, _TIOCOUTQ, waiting)
-        if not any(waiting):
-            return
-        time.sleep(0.00005)
 
 
 class ModelProcess:

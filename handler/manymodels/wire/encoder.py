@@ -2,15 +2,15 @@
 
 A reply must survive the frontend's own decoder, which parses whatever has arrived from the
 start each time and throws, instead of waiting, when the bytes end inside a prediction's status
-or its header map; the connection is lost then. Two things follow, both here:
+or its header map; the connection is lost then. So a reply is one write, and what is fragile in
+it is placed where no receive buffer of the frontend ends:
 
-- Netty fills receive buffers whose sizes are multiples of 16 (AdaptiveRecvByteBufAllocator), so
-  a reply sent in one write is only ever cut at multiples of 16. Each status is placed where no
-  such cut falls into it: padding goes into text nobody reads, the reply's message for the first
-  prediction and the previous reason phrase for the others.
-- A header map is too long to be placed so. It starts a segment of its own: the sender waits
-  until the frontend has taken the segment before, and a map in a fresh buffer is not cut. The
-  reply's message is then long enough to have grown that buffer beyond the map.
+- Netty's buffers (AdaptiveRecvByteBufAllocator) have sizes from a table of multiples of 16, so
+  each status stands clear of the multiples of 16. The padding is in text nobody reads: the
+  reply's message before the first prediction, the previous reason phrase before the others.
+- A header map is too long for that. It stands in a window where no buffer ends whatever size
+  the first one has: a buffer that is filled is followed by a larger one, so the first bytes of a
+  reply, its message, are made long enough to have grown them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _TWO_INTS = struct.Struct("!ii")
 _END = _INT.pack(-1)
 _BLOCK = 16
 _FIRST_SAFE, _LAST_SAFE = 1, 12
-# Reading this much grows Netty's receive buffer to 4 KiB or more from any size before.
-_GROWING_MESSAGE = 4096
+_WINDOWS = ((10_496, 16_384), (36_832, 65_536))
+"""From and to which byte of a reply no buffer ends, from every size that the first may have."""
 
 
 def encode_load_reply(code: int, message: str, pid: int) -> bytes:
@@ -34,27 +34,19 @@ def encode_load_reply(code: int, message: str, pid: int) -> bytes:
     return _INT.pack(code) + _field(f"{message} [PID]:{pid}".encode()) + _END
 
 
-def encode_reply(predictions: Sequence[Prediction]) -> list[bytes]:
-    """Return the reply to a Predict as segments.
+def encode_reply(predictions: Sequence[Prediction]) -> bytes:
+    """Return the reply to a Predict, to be sent in one write.
 
-    Each segment is one write, made when the frontend has taken the one before. All but the
-    replies with extra headers are one segment.
+    More than 28 KiB between the first and the last header of a batch cannot be placed safely.
     """
     heads = [_field(p.request_id.encode()) + _field(p.content_type.encode()) for p in predictions]
-    message_bytes = _GROWING_MESSAGE if any(p.headers for p in predictions) else 0
-    if heads:
-        message_bytes += _shift_to_safety(_TWO_INTS.size + message_bytes + len(heads[0]))
-    segments = [bytearray(_TWO_INTS.pack(200, message_bytes) + b" " * message_bytes)]
+    message_bytes = _message_bytes(predictions, heads)
+    out = bytearray(_TWO_INTS.pack(200, message_bytes) + b" " * message_bytes)
     for index, prediction in enumerate(predictions):
-        segments[-1] += heads[index]
-        if prediction.headers:
-            # The frontend waits safely while the field before the status is a byte short.
-            segments.append(segments[-1][-1:])
-            del segments[-2][-1:]
+        out += heads[index]
         following = heads[index + 1] if index + 1 < len(heads) else b""
-        segments[-1] += _tail(prediction, len(segments[-1]), len(following))
-    segments[-1] += _END
-    return [bytes(segment) for segment in segments]
+        out += _tail(prediction, len(out), len(following))
+    return bytes(out + _END)
 
 
 def encode_message(message: Message) -> bytes:
@@ -62,6 +54,22 @@ def encode_message(message: Message) -> bytes:
     if isinstance(message, Load):
         return _encode_load(message)
     return _encode_predict(message)
+
+
+def _message_bytes(predictions: Sequence[Prediction], heads: Sequence[bytes]) -> int:
+    """Return how long the message must be for what follows to stand safely."""
+    if not heads:
+        return 0
+    start = 0
+    if any(prediction.headers for prediction in predictions):
+        fragile = sum(map(len, heads)) + sum(_tail_bytes(p) + _BLOCK for p in predictions)
+        start = next((low for low, high in _WINDOWS if fragile < high - low), _WINDOWS[-1][0])
+    return start + _shift_to_safety(_TWO_INTS.size + start + len(heads[0]))
+
+
+def _tail_bytes(prediction: Prediction) -> int:
+    headers = sum(8 + len(k.encode()) + len(v.encode()) for k, v in prediction.headers.items())
+    return 16 + len(prediction.phrase.encode()) + headers + len(prediction.body)
 
 
 def _shift_to_safety(status_position: int) -> int:
@@ -72,16 +80,15 @@ def _shift_to_safety(status_position: int) -> int:
 def _tail(prediction: Prediction, position: int, following: int) -> bytes:
     """Return a prediction from its status on, padded so that the next status stands safely.
 
-    ``position`` is where it starts in its segment, ``following`` the bytes between its end and
-    the next prediction's status, 0 for the last.
+    ``position`` is where it starts in the reply, ``following`` the bytes between its end and the
+    next prediction's status, 0 for the last.
     """
+    phrase = prediction.phrase.encode()
+    if following:
+        phrase += b" " * _shift_to_safety(position + _tail_bytes(prediction) + following)
     headers = b"".join(
         _field(name.encode()) + _field(value.encode()) for name, value in prediction.headers.items()
     )
-    phrase = prediction.phrase.encode()
-    if following:
-        size = 16 + len(phrase) + len(headers) + len(prediction.body)
-        phrase += b" " * _shift_to_safety(position + size + following)
     return b"".join(
         (
             _INT.pack(prediction.status),
