@@ -11,7 +11,7 @@ from sample_models.build import build
 from tests.functional.harness import Server, serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared_server() -> Iterator[Server]:
     with serving() as server:
         yield server

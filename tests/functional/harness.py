@@ -85,7 +85,7 @@ class Server:
             },
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
-            stdout=self.log_path.open("wb"),
+            stdout=self.log_path.open("ab"),
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -100,6 +100,11 @@ class Server:
             return f"serving on port {self.port}" in self.log()
 
         eventually(ready, START_SECONDS, "serve is ready")
+
+    def pings(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.request("GET", "/ping", timeout=2).status == 200
+        return False
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")

@@ -71,12 +71,10 @@ class ZygoteHandle:
         words = [word for name, fd in descriptors.items() for word in (f"--{name}", str(fd))]
         if wiring.frontend is not None:
             words += ["--frontend", str(wiring.frontend)]
-        parent = os.getpid()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "manymodels.backend.zygote", *words],
             stdin=subprocess.DEVNULL,
             pass_fds=tuple(descriptors.values()),
-            preexec_fn=lambda: linux.die_with_parent(parent),
             env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")},
         )
         forks.close()

@@ -23,15 +23,15 @@ RIGHTS = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, STDIO)
 
 def main() -> None:
     try:
-        address = posix.environ.get(HOST_VARIABLE) or start_host_once()
-        connection = hand_over(address)
+        connection = hand_over(posix.environ.get(HOST_VARIABLE) or start_host_once())
+        taken = connection.recv(1) == b"\x01"
     except OSError as error:
         answer_that_nothing_runs(f"the host cannot be reached: {error}")
         return
-    if connection.recv(1) != b"\x01":
+    if taken:
+        become_placeholder(connection)
+    else:
         answer_that_nothing_runs("the host ended before it took the model; its log says why")
-        return
-    become_placeholder(connection)
 
 
 def hand_over(address: bytes | str) -> _socket.socket:
@@ -100,9 +100,14 @@ def start_host(address: str, frontend: int) -> None:
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     listener.bind(address)
     listener.listen(128)
-    if posix.fork():
+    # Twice, so that the host is nobody's child: this process will not wait for it.
+    child = posix.fork()
+    if child:
+        posix.waitpid(child, 0)
         return
     posix.setsid()
+    if posix.fork():
+        posix._exit(0)
     # The frontend's own stderr: its pipes to this process end with the model.
     for target, source, flags in (
         (0, "/dev/null", posix.O_RDONLY),
