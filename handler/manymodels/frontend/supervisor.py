@@ -143,17 +143,22 @@ class Supervisor:
     ) -> None:
         parent = os.getpid()
         reader, writer = os.pipe()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=writer,
-            stderr=writer,
-            env=environment,
-            pass_fds=keep,
-            preexec_fn=lambda: linux.die_with_parent(parent),
-            start_new_session=True,
-        )
-        os.close(writer)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                stderr=writer,
+                env=environment,
+                pass_fds=keep,
+                preexec_fn=lambda: linux.die_with_parent(parent),
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(reader)
+            raise ServeError(f"{name} cannot be started: {error}") from error
+        finally:
+            os.close(writer)
         self._children[process.pid] = name, process
         self._add_source(Source(reader, self._log))
 
