@@ -7,6 +7,7 @@ may be. docs/settings.md has the table.
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -187,7 +188,7 @@ def _log_level(environment: Environment) -> int:
     value = environment.text(name)
     if value is None:
         return logging.INFO
-    if value.isdigit() and int(value) <= logging.CRITICAL:
+    if re.fullmatch(r"[0-9]{1,2}", value) and int(value) <= logging.CRITICAL:
         return int(value)
     names = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
     if value.upper() in names:
@@ -215,11 +216,12 @@ def _java_size(environment: Environment, name: str) -> int | None:
     value = environment.text(name)
     if value is None:
         return None
-    number, unit = (value[:-1], value[-1].lower()) if value[-1].isalpha() else (value, "")
+    match = re.fullmatch(r"([0-9]{1,15})([kmg]?)", value.lower())
     factors = {"": 1, "k": 1024, "m": MIB, "g": 1024 * MIB}
-    if not number.isdigit() or unit not in factors or int(number) * factors[unit] < 2 * MIB:
+    size = int(match[1]) * factors[match[2]] if match else 0
+    if size < 2 * MIB:
         raise SettingsError(f"{name}={value!r}: must be a size of at least 2m, as 512m or 2g")
-    return int(number) * factors[unit]
+    return size
 
 
 def _vmargs(environment: Environment) -> tuple[str, ...]:

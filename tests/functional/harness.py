@@ -226,6 +226,11 @@ def serving(**environment: str) -> Iterator[Server]:
         server.close()
 
 
+def assert_gone(server: Server, name: str) -> None:
+    """The frontend answers a failed load a moment before it takes the model off its list."""
+    eventually(lambda: server.describe(name).status == 404, 2, "the model is not registered")
+
+
 def write_handler(directory: Path, source: str, name: str = "custom") -> Path:
     """Make a model directory that holds one handler module."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.functional.harness import eventually, write_handler
+from tests.functional.harness import assert_gone, eventually, write_handler
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_failed_load_says_so_and_leaves_no_model(server, tmp_path):
     (tmp_path / "README.md").write_text("no model here")
     answer = server.load("empty", tmp_path)
     assert (answer.status, answer.json()["message"]) == (500, "Failed to start workers")
-    assert server.describe("empty").status == 404
+    assert_gone(server, "empty")
     assert server.invoke("empty", "1").status == 404
     reason = "model empty failed to load (500): "
     line = eventually(lambda: [row for row in server.log().splitlines() if reason in row])[0]
@@ -152,7 +152,7 @@ def test_memory_error_while_loading_is_507_and_a_retry_is_a_fresh_try(server, tm
     )
     for _ in range(3):
         assert server.load("big", model, handler="custom.py:handle").status == 507
-        assert server.describe("big").status == 404
+        assert_gone(server, "big")
     flag.touch()
     assert server.load("big", model, handler="custom.py:handle").status == 200
     assert server.invoke("big").body == b"fine"

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from manymodels import backend
-from tests.functional.harness import Server, eventually, free_port, write_handler
+from tests.functional.harness import Server, assert_gone, eventually, free_port, write_handler
 
 BIN = str(Path(sys.executable).parent)
 ENTRYPOINT = """
@@ -160,7 +160,7 @@ def test_the_bring_your_own_container_arrangement_runs_unchanged(byoc, tmp_path)
             assert server.invoke("a", "1,3").body == b"right"
             assert server.invoke("a", "x,y").status == 500
             assert server.load("huge", huge).status == 507
-            assert server.describe("huge").status == 404
+            assert_gone(server, "huge")
             assert [m["modelName"] for m in server.request("GET", "/models").json()["models"]] == [
                 "a"
             ]
@@ -198,7 +198,7 @@ def test_multi_model_server_gets_our_backend_by_one_variable(tmp_path):
         eventually(lambda: "handled by" in (logs / "mms_log.log").read_text())
         eventually(lambda: "Rows.Count" in (logs / "model_metrics.log").read_text())
         assert server.load("broken", tmp_path, handler="none.py:handle").status == 500
-        assert server.describe("broken").status == 404
+        assert_gone(server, "broken")
         assert server.unload("a").status == 200
         eventually(lambda: not named(server, "cat"), what="no placeholder is left")
 
@@ -253,4 +253,4 @@ def test_a_load_whose_zygote_cannot_start_fails_at_once_and_leaves_no_model(tmp_
         for _ in range(2):
             answer = server.load("a", model, handler="custom.py:handle")
             assert answer.status == 500
-            assert server.describe("a").status == 404
+            assert_gone(server, "a")

@@ -69,7 +69,8 @@ def _import(module_path: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
+        missing = error.name or ""
+        if not f"{name}.".startswith(f"{missing}."):
             raise
         raise ModelLoadError(
             f"no module {name!r} for the handler {module_path!r} in {os.pathsep.join(sys.path[:6])}"
@@ -130,7 +131,7 @@ def _load_legacy(request: Load) -> Handler:
 def _manifest(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise ModelLoadError(f"{path} is not JSON: {error}") from error

@@ -23,7 +23,7 @@ from manymodels.wire import Parameter, Prediction, Request
 
 _PHRASES = {status.value: status.phrase for status in http.HTTPStatus}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 logger = logging.getLogger(__name__)
 
 
@@ -87,7 +87,7 @@ class Inference:
                 return json.loads(parameter.value)
             if parameter.content_type.startswith("text"):
                 return parameter.value.decode()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadRequest(f"{parameter.name}: not {parameter.content_type}: {error}") from error
         return bytearray(parameter.value)
 
@@ -174,11 +174,20 @@ def _failure(request: Request, error: Exception) -> Prediction:
 def _outcome(error: BaseException) -> tuple[int, str, str]:
     """Return the status, type and message that answer an exception."""
     if isinstance(error, PredictionException):
-        status = error.error_code
-        valid = isinstance(status, int) and 400 <= status <= 599
-        return status if valid else 500, type(error).__name__, str(error.message)
+        status = getattr(error, "error_code", None)
+        if not isinstance(status, int) or not 400 <= status <= 599:
+            status = 500
+        return status, type(error).__name__, _words(getattr(error, "message", error))
     if isinstance(error, MemoryError):
         return 507, "OutOfMemory", "Out of resources"
     if isinstance(error, ManyModelsError):
         return error.status, type(error).__name__, error.message
-    return 500, type(error).__name__, f"{type(error).__name__}: {error}"
+    return 500, type(error).__name__, f"{type(error).__name__}: {_words(error)}"
+
+
+def _words(thing: object) -> str:
+    """Return str(thing); a handler's exception may fail even there."""
+    try:
+        return str(thing)
+    except Exception:
+        return "it cannot be put into words"

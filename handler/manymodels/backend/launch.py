@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import NoReturn
 
+from manymodels.backend import channel
 from manymodels.errors import ProtocolError
 
 _MOST_BYTES = 4 * 1024 * 1024
@@ -49,7 +50,7 @@ class LaunchReceiver:
             ProtocolError: the bytes are no launch, or end too early.
             EOFError: none came; a launcher only looks whether anybody listens.
         """
-        data, descriptors, _, _ = socket.recv_fds(self.connection, 1 << 18, 3)
+        data, descriptors = channel.receive_bytes(self.connection, 1 << 18, 3)
         self.stdio += descriptors
         if not data and not self._data:
             raise EOFError
@@ -74,10 +75,11 @@ def parse(payload: bytes) -> Launch:
     """
     count, _, rest = payload.partition(b"\0")
     fields = [os.fsdecode(field) for field in rest.split(b"\0")]
-    if not count.isdigit() or int(count) > len(fields):
+    arguments_end = int(count) if count.isdigit() and len(count) < 6 else -1
+    if not 0 <= arguments_end <= len(fields):
         raise ProtocolError("a launch whose fields are not counted")
-    arguments = _Parser().parse_args(fields[: int(count)])
-    environment = dict(field.split("=", 1) for field in fields[int(count) :] if "=" in field)
+    arguments = _Parser().parse_args(fields[:arguments_end])
+    environment = dict(field.split("=", 1) for field in fields[arguments_end:] if "=" in field)
     if (arguments.sock_name is None) == (arguments.port is None):
         raise ProtocolError("a launch needs one of --sock-name and --port")
     return Launch(

@@ -60,6 +60,10 @@ class StartsThreads(Exception):
         self.library = library
 
 
+class _NotInstalled(Exception):
+    """A library to preload is not there, which is no news."""
+
+
 def preload(libraries: Iterable[str]) -> list[str]:
     """Import what is installed of ``libraries`` and run a small model of each kind.
 
@@ -81,10 +85,9 @@ def preload(libraries: Iterable[str]) -> list[str]:
 
 
 def _import(library: str) -> bool:
-    if importlib.util.find_spec(library) is None:
-        return False
-
     def import_all() -> None:
+        if importlib.util.find_spec(library) is None:
+            raise _NotInstalled
         for module in (library, *_MODULES.get(library, ())):
             importlib.import_module(module)
 
@@ -97,12 +100,17 @@ def _guarded(library: str, step: Callable[[], None]) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             step()
-    except Exception:
-        logger.warning("cannot preload %s; models import it themselves", library, exc_info=True)
+    except _NotInstalled:
         return False
+    # A library that exits on import must not end the zygote either.
+    except (Exception, SystemExit):
+        logger.warning("cannot preload %s; models import it themselves", library, exc_info=True)
+        succeeded = False
+    else:
+        succeeded = True
     if linux.thread_count() > 1:
         raise StartsThreads(library)
-    return True
+    return succeeded
 
 
 def _warm_up_sklearn() -> None:

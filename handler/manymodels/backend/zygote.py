@@ -77,7 +77,9 @@ class Zygote:
                     self._wake.recv(4096)
                     self._reap()
                     continue
-                packet, ancillary, _, _ = self._forks.recvmsg(_PACKET_BYTES, _DESCRIPTOR_BYTES)
+                packet, ancillary, _, _ = self._forks.recvmsg(
+                    _PACKET_BYTES, _DESCRIPTOR_BYTES, socket.MSG_CMSG_CLOEXEC
+                )
                 if not ancillary:
                     self._end(packet)
                     return

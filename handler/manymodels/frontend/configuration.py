@@ -116,8 +116,16 @@ def _properties(settings: ServeSettings) -> str:
         "metric_time_interval": _NEVER_SECONDS,
         "number_of_gpu": 0,
     }
-    escaped = {name: str(value).replace("\\", "\\\\") for name, value in values.items()}
-    return "".join(f"{name}={value}\n" for name, value in escaped.items())
+    return "".join(f"{name}={_escaped(str(value))}\n" for name, value in values.items())
+
+
+def _escaped(value: str) -> str:
+    """Write a value as java.util.Properties reads it: Latin-1, escapes by UTF-16 units."""
+    units = memoryview(value.encode("utf-16-le", "surrogatepass")).cast("H")
+    plain = range(0x20, 0x7F)
+    return "".join(
+        chr(unit) if unit in plain and unit != ord("\\") else f"\\u{unit:04x}" for unit in units
+    )
 
 
 def _log4j(settings: ServeSettings) -> str:

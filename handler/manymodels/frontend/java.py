@@ -71,20 +71,27 @@ def _version(executable: Path) -> int:
     """Return the major version, from the runtime's release file where it has one."""
     release = executable.resolve().parent.parent / "release"
     try:
-        text = release.read_text(errors="replace")
+        version = _version_in(release.read_text(errors="replace"))
     except OSError:
-        text = _ask(executable)
-    match = re.search(r'(?:JAVA_VERSION=|version )"(?:1\.)?(\d+)', text)
-    if match is None:
-        raise ServeError(f"{executable} does not say which version it is: {text[:200]!r}")
-    return int(match.group(1))
+        version = None
+    if version is None:
+        answer = _ask(executable)
+        version = _version_in(answer)
+        if version is None:
+            raise ServeError(f"{executable} does not say which version it is: {answer[:200]!r}")
+    return version
+
+
+def _version_in(text: str) -> int | None:
+    match = re.search(r'(?:JAVA_VERSION=|version )"(?:1\.)?(\d{1,4})', text)
+    return int(match.group(1)) if match else None
 
 
 def _ask(executable: Path) -> str:
     try:
         asked = subprocess.run(
-            [executable, "-version"], capture_output=True, text=True, timeout=20, check=True
+            [executable, "-version"], capture_output=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise ServeError(f"{executable} does not run: {error}") from error
-    return asked.stderr + asked.stdout
+    return (asked.stderr + asked.stdout).decode(errors="replace")

@@ -16,7 +16,7 @@ def memory_bytes(root: Path = _CGROUP) -> int:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         limit = _number(root / name)
-        if limit is not None and limit < _UNLIMITED:
+        if limit is not None and 0 <= limit < _UNLIMITED:
             return min(limit, machine)
     return machine
 
@@ -32,7 +32,7 @@ def _quota(root: Path) -> float | None:
     try:
         quota, period = (root / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         pass
     runtime = _number(root / "cpu" / "cpu.cfs_quota_us")
     window = _number(root / "cpu" / "cpu.cfs_period_us")

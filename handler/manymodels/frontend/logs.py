@@ -6,6 +6,7 @@ a crash is told apart as well as one of Python's logging.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -33,6 +34,8 @@ class Log:
 
     def __init__(self, settings: LogSettings) -> None:
         self._settings = settings
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
 
     def write(self, level: int, message: str, model: str | None = None) -> None:
         """Write one line, if its level is asked for."""
