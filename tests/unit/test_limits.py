@@ -56,7 +56,6 @@ def test_a_memory_file_of_binary_garbage_means_the_machines_memory(tmp_path):
     assert limits.memory_bytes(tmp_path) == MACHINE
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: a negative number is taken for a limit")
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("text", ["-1", "-9223372036854775808"])
 def test_a_negative_memory_limit_means_the_machines_memory(tmp_path, version, text):
@@ -114,7 +113,6 @@ def test_no_quota_or_one_that_makes_no_sense_means_every_usable_processor(tmp_pa
     assert limits.processors(tree(tmp_path, **files)) == USABLE
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: ZeroDivisionError")
 def test_a_quota_per_no_time_means_every_usable_processor(tmp_path):
     assert limits.processors(tree(tmp_path, cpu_dot_max="100000 0\n")) == USABLE
 

@@ -101,7 +101,7 @@ def _guarded(library: str, step: Callable[[], None]) -> bool:
             warnings.simplefilter("ignore")
             step()
     except _NotInstalled:
-        return False
+        succeeded = False
     # A library that exits on import must not end the zygote either.
     except (Exception, SystemExit):
         logger.warning("cannot preload %s; models import it themselves", library, exc_info=True)

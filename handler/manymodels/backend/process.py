@@ -25,7 +25,7 @@ from manymodels.backend import channel, fork_hooks, handlers, linux, output
 from manymodels.backend.inference import Inference, refusal
 from manymodels.backend.slots import Slot, SlotTable, State
 from manymodels.errors import ProtocolError
-from manymodels.settings import BackendSettings
+from manymodels.settings import BackendSettings, Environment
 from manymodels.wire import (
     Load,
     Predict,
@@ -162,7 +162,8 @@ class ModelProcess:
         except BaseException as error:
             return self._load_failed(error)
         settings = self._surroundings.settings
-        decode = os.environ.get("MMS_DECODE_INPUT_REQUEST", "true") == "true"
+        environment = Environment(self._assignment.environment)
+        decode = environment.text("MMS_DECODE_INPUT_REQUEST") in (None, "true")
         self._inference = Inference(handler, decode, settings.response_bytes)
         self._slot.state = State.IDLE
         if self._assignment.reply:

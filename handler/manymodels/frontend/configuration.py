@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def write_files(settings: ServeSettings, directory: Path) -> None:
     (directory / "log4j2.xml").write_text(_log4j(settings))
     # The launcher needs nothing of site-packages, and starts half as long without.
     interpreter = directory / "python"
-    interpreter.write_text(f'#!/bin/sh\nexec "{sys.executable}" -ISE "$@"\n')
+    interpreter.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -ISE "$@"\n')
     interpreter.chmod(0o700)
 
 

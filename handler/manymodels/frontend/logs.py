@@ -72,6 +72,8 @@ class Source:
         self._log = log
         self._model = model
         self._rest = b""
+        self._continued: int | None = None
+        """The level of a line too long for one, while its pieces come."""
 
     def pump(self) -> bool:
         """Write out the lines that have come; false at the end of the pipe."""
@@ -97,16 +99,21 @@ class Source:
     def _take(self, data: bytes) -> None:
         """Write the lines that are whole; very long ones in pieces, an unended one at the end."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if self._rest and (not data or len(self._rest) >= _LONGEST_LINE):
-            lines, self._rest = [*lines, self._rest], b""
         for line in lines:
-            for start in range(0, len(line), _LONGEST_LINE):
-                self._write(line[start : start + _LONGEST_LINE].decode(errors="replace").rstrip())
+            self._write(line)
+            self._continued = None
+        if self._rest and (not data or len(self._rest) >= _LONGEST_LINE):
+            self._write(self._rest)
+            self._rest = b""
 
-    def _write(self, line: str) -> None:
-        """A line of a log begins with its level; anything else was printed."""
-        level, _, rest = line.partition(" ")
-        if level in _LEVELS:
-            self._log.write(_LEVELS[level], rest, self._model)
-        elif line:
-            self._log.write(logging.INFO, line, self._model)
+    def _write(self, line: bytes) -> None:
+        """Write a line, or what has come of one. A line of a log begins with its level."""
+        for start in range(0, len(line), _LONGEST_LINE):
+            text = line[start : start + _LONGEST_LINE].decode(errors="replace").rstrip()
+            if self._continued is None:
+                word, _, rest = text.partition(" ")
+                level = _LEVELS.get(word)
+                self._continued = logging.INFO if level is None else level
+                text = text if level is None else rest
+            if text:
+                self._log.write(self._continued, text, self._model)

@@ -44,7 +44,8 @@ def hand_over(address: bytes | str) -> _socket.socket:
     payload = b"\0".join(fields)
     message = len(payload).to_bytes(4, "big") + payload
     sent = connection.sendmsg([message], [RIGHTS])
-    connection.sendall(message[sent:])
+    if sent < len(message):
+        connection.sendall(message[sent:])
     return connection
 
 
