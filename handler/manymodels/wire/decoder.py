@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from manymodels.errors import ProtocolError
 from manymodels.wire.messages import Load, Message, Parameter, Predict, Prediction, Reply, Request
@@ -83,6 +83,35 @@ class _Cursor:
 
     def text(self) -> str:
         return _utf8(self.field())
+
+    def texts(self) -> list[str]:
+        """Return a list's texts; all its items' fields in one flat list.
+
+        A request is mostly this, so the primitives are written out.
+        """
+        buffer, size, position = self.buffer, self.size, self.position
+        longest, unpack = self.limits.field_bytes, _INT.unpack_from
+        texts: list[str] = []
+        while True:
+            start = position + 4
+            if start > size:
+                raise _Incomplete(start)
+            (length,) = unpack(buffer, position)
+            if length == _END_OF_LIST and not len(texts) % 2:
+                self.position = start
+                return texts
+            position = start + length
+            if not 0 <= length <= longest or position > size or len(texts) > 2 * self.limits.items:
+                self.position = start
+                self._explain(length, len(texts) // 2)
+            texts.append(_utf8(buffer[start:position]))
+
+    def _explain(self, length: int, items: int) -> NoReturn:
+        """Raise what is wrong with a field that cannot be taken."""
+        if items >= self.limits.items:
+            raise ProtocolError(f"a list of more than {self.limits.items} items")
+        self.content(length)
+        raise AssertionError("the field could have been taken")
 
     def list_lengths(self) -> Iterator[int]:
         """Yield the first length of each item until the list ends."""
@@ -194,8 +223,8 @@ def _prediction(cursor: _Cursor, id_length: int) -> Prediction:
     return Prediction(request_id, cursor.field(), content_type, status, phrase, headers)
 
 
-def _utf8(raw: bytes) -> str:
+def _utf8(raw: bytes | bytearray) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise ProtocolError(f"text that is not UTF-8: {raw[:40]!r}") from error
+        raise ProtocolError(f"text that is not UTF-8: {bytes(raw[:40])!r}") from error
