@@ -30,7 +30,7 @@ test: $(VENV)/.dev java ## all tests (PYTEST_ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.dev java ## the tests that are not marked slow
-	$(BIN)/python -m pytest tests/unit tests/functional -o "markers=slow: minutes" -m "not slow" \
+	$(BIN)/python -m pytest tests/unit tests/functional -m "not slow" \
 	  $(PYTEST_ARGS)
 
 test-python: ## the fast tests on another Python: make test-python PYTHON=python3.12

@@ -34,7 +34,12 @@ def load_pickle(path: Path) -> Model:
     if hasattr(estimator, "feature_names_in_"):
         # Trained on a DataFrame, served with arrays: true of every request, news in none.
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
-    return Model(_framework(estimator), kind, _n_features(estimator), estimator.predict)
+    framework, predict = _framework(estimator), estimator.predict
+    if framework == "scikit-learn":
+        from manymodels.artifacts.linear import linear_predict
+
+        predict = linear_predict(estimator) or predict
+    return Model(framework, kind, _n_features(estimator), predict)
 
 
 def _is_xgboost(estimator: Any, class_name: str) -> bool:

@@ -35,6 +35,8 @@ FAREWELL_SECONDS = 5.0
 """How long the frontend has to notice that a placeholder ended, and to hang up after that."""
 GRACE_SECONDS = 0.25
 """Between the frontend's hanging up and its killing the placeholder, or the other way round."""
+SETTLE_SECONDS = 0.05
+"""How soon the next request comes, where requests follow each other."""
 MOST_DELAY_SECONDS = 30.0
 logger = logging.getLogger("manymodels.host")
 
@@ -344,9 +346,22 @@ class Model:
         elif state is State.PREDICTING and ids:
             self._answer_for_the_dead(connection, ids, how)
             self._start(connection, reply=False)
+        elif state is State.REPLYING:
+            self.loop.call_later(SETTLE_SECONDS, lambda: self._settle_reply(connection))
         else:
             # Part of a message is lost with it: only a new connection starts clean.
             self._hang_up(connection)
+
+    def _settle_reply(self, connection: Connection) -> None:
+        """Find out whether the reply arrived that a process died in: if so, requests follow."""
+        if not connection.open:
+            return
+        try:
+            connection.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            self._hang_up(connection)
+        else:
+            self._start(connection, reply=False)
 
     def _load_died(self, connection: Connection, process: Process, how: str) -> None:
         """Try again, ever more slowly; meanwhile another process says why nothing answers."""

@@ -163,8 +163,12 @@ def _check_headers(content_type: str, headers: dict[str, str]) -> None:
 
 def _failed(requests: Sequence[Request], error: BaseException) -> list[Prediction]:
     ids = ", ".join(request.request_id for request in requests)
-    logger.error("prediction failed (request %s)", ids, exc_info=error)
-    return refusal(requests, *_outcome(error))
+    status, type_name, message = _outcome(error)
+    if status < 500:
+        logger.info("request %s is answered %d: %s", ids, status, message)
+    else:
+        logger.error("prediction failed (request %s)", ids, exc_info=error)
+    return refusal(requests, status, type_name, message)
 
 
 def _failure(request: Request, error: Exception) -> Prediction:

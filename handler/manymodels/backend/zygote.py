@@ -8,7 +8,7 @@ little as it can; the host does all the rest.
 from __future__ import annotations
 
 # First of all: what is imported below registers hooks.
-from manymodels.backend import fork_hooks
+from manymodels.backend import fork_hooks, home
 
 fork_hooks.defer()
 
@@ -55,7 +55,10 @@ class Zygote:
         self._exits = socket.socket(fileno=wiring.exits)
         self._frontend = wiring.frontend
         self._surroundings = Surroundings(
-            [entry for entry in sys.path if entry], os.getpid(), SlotTable(wiring.slots), settings
+            [entry for entry in sys.path if entry not in ("", str(home()))],
+            os.getpid(),
+            SlotTable(wiring.slots),
+            settings,
         )
         self._wake, self._wake_writer = socket.socketpair()
         self._wake.setblocking(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -84,8 +85,14 @@ def _memory_options(settings: ServeSettings, resources: Resources) -> list[str]:
         f"-Xmx{heap}",
         f"-XX:MaxDirectMemorySize={direct}",
         "-Xss256k",
-        "-XX:+UseSerialGC",
+        *_collector(settings),
     ]
+
+
+def _collector(settings: ServeSettings) -> list[str]:
+    """The serial collector has the smallest footprint; the JVM takes only one."""
+    chosen = any(re.fullmatch(r"-XX:\+Use\w+GC", option) for option in settings.vmargs)
+    return [] if chosen else ["-XX:+UseSerialGC"]
 
 
 def _download_options(settings: ServeSettings) -> list[str]:

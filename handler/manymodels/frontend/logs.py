@@ -25,6 +25,11 @@ _LEVELS = {
     "FATAL": logging.CRITICAL,
     "CRITICAL": logging.CRITICAL,
 }
+_NOISE = (
+    "WARNING: sun.reflect.Reflection.getCallerClass is not supported",
+    "Model server started.",
+)
+"""What the JVM prints past its logging, at each start."""
 _LONGEST_LINE = 32 * 1024
 _READ_BYTES = 1 << 16
 
@@ -115,5 +120,5 @@ class Source:
                 level = _LEVELS.get(word)
                 self._continued = logging.INFO if level is None else level
                 text = text if level is None else rest
-            if text:
+            if text and not text.startswith(_NOISE):
                 self._log.write(self._continued, text, self._model)

@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from manymodels.backend import channel, home, linux
 from manymodels.backend.slots import SlotTable
@@ -52,7 +51,7 @@ class Supervisor:
         self._sources: set[Source] = set()
         self._failure: str | None = None
         self._stopping = False
-        self._loaded = settings.multi_model
+        self._awaited = {"ready"} if settings.multi_model else {"ready", "loaded"}
 
     def run(self) -> int:
         """Serve until SIGTERM (0) or until a part dies (1)."""
@@ -128,7 +127,7 @@ class Supervisor:
             **self._environment,
             "MMS_MAX_RESPONSE_SIZE": str(self._settings.response_bytes),
         }
-        self._start("the host", command, environment, tuple(descriptors.values()))
+        self._start("the host", command, environment, tuple(descriptors.values()), home())
         listener.close()
         theirs.close()
 
@@ -136,11 +135,17 @@ class Supervisor:
         environment = {**self._environment, "MODEL_SERVER_HOME": str(home())}
         # Where it is, the frontend reads this file instead of ours.
         environment.pop("MMS_CONFIG_FILE", None)
-        self._start("the frontend (JVM)", command, environment, ())
+        self._start("the frontend (JVM)", command, environment, (), directory)
 
     def _start(
-        self, name: str, command: list[str], environment: dict[str, str], keep: tuple[int, ...]
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        keep: tuple[int, ...],
+        directory: Path,
     ) -> None:
+        """Start a part in ``directory``: Python looks for modules where it is started."""
         parent = os.getpid()
         reader, writer = os.pipe()
         try:
@@ -150,6 +155,7 @@ class Supervisor:
                 stdout=writer,
                 stderr=writer,
                 env=environment,
+                cwd=directory,
                 pass_fds=keep,
                 preexec_fn=lambda: linux.die_with_parent(parent),
                 start_new_session=True,
@@ -227,17 +233,12 @@ class Supervisor:
             self._selector.unregister(host.fileno())
             return
         event, descriptors = received
-        if event["event"] == "fatal":
-            self._fail(event["reason"])
         for descriptor in descriptors:
             self._add_source(Source(descriptor, self._log, event["model"]))
-        if not self._settings.multi_model:
-            self._hear_of_the_one_model(event)
-
-    def _hear_of_the_one_model(self, event: dict[str, Any]) -> None:
-        if event["event"] == "loaded":
-            self._loaded = True
-        elif event["event"] == "failed":
+        self._awaited.discard(event["event"])
+        if event["event"] == "fatal":
+            self._fail(event["reason"])
+        elif event["event"] == "failed" and not self._settings.multi_model:
             self._fail(f"the model in {self._settings.model_dir} does not load: {event['reason']}")
 
     def _loop_until(self, done: Callable[[], bool], seconds: float = float("inf")) -> bool:
@@ -253,7 +254,7 @@ class Supervisor:
 
     def _loop_until_ready(self, started: float) -> None:
         while not self._stopping:
-            if self._loaded and self._pings():
+            if not self._awaited and self._pings():
                 seconds = time.monotonic() - started
                 self._log.info(f"serving on port {self._settings.port}, ready in {seconds:.2f} s")
                 return

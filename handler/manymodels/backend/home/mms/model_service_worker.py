@@ -119,6 +119,8 @@ def start_host(address: str, frontend: int) -> None:
         except OSError:
             posix.dup2(posix.open("/dev/null", posix.O_RDWR), target)
     posix.dup2(1, 2)
+    # Not the model's directory: its modules are no business of the host.
+    posix.chdir(__file__.rpartition("/mms/")[0])
     posix.set_inheritable(listener.fileno(), True)
     arguments = ["-m", "manymodels.backend.host", "--listener", str(listener.fileno())]
     arguments += ["--frontend", str(frontend), "--directory", address.rpartition("/")[0]]
