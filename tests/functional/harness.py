@@ -188,9 +188,12 @@ class Server:
 
     def model_processes(self) -> list[psutil.Process]:
         """Return the live children of the zygote."""
-        return [
-            child for child in self.zygote().children() if child.status() != psutil.STATUS_ZOMBIE
-        ]
+        found = []
+        for child in self.zygote().children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    found.append(child)
+        return found
 
     def placeholders(self) -> list[psutil.Process]:
         found = []

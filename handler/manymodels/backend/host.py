@@ -27,10 +27,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from manymodels.backend import channel, linux, output
-from manymodels.backend.hosting import Connection, Model, Process
+from manymodels.backend.hosting import Model
 from manymodels.backend.launch import LaunchReceiver
+from manymodels.backend.placeholder import Placeholder
 from manymodels.backend.process import Assignment
 from manymodels.backend.slots import Slot, SlotTable
+from manymodels.backend.workers import Connection, Process
 from manymodels.errors import ManyModelsError
 from manymodels.settings import BackendSettings
 
@@ -216,8 +218,8 @@ class Host:
     def _output(self, model: Model) -> tuple[int, int]:
         """Where a model process writes: to ``serve``, or where the frontend reads."""
         if self._serve is None:
-            return model.output
-        model.close_output()
+            return model.placeholder.output
+        model.placeholder.close_output()
         reader, writer = os.pipe()
         channel.send(self._serve, {"event": "log", "model": model.name}, [reader])
         os.close(reader)
@@ -244,9 +246,10 @@ class Host:
             if launch is None:
                 return
             self.unwatch(connection.fileno())
-            model = Model(self, launch, connection, receiver.pid, receiver.stdio)
+            placeholder = Placeholder(connection, receiver.pid, receiver.stdio)
+            model = Model(self, launch, placeholder)
             self._models.add(model)
-            model.announce_ready()
+            placeholder.announce_ready()
         except EOFError:
             self._refuse_launch(receiver)
         except (ManyModelsError, OSError) as error:

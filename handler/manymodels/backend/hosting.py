@@ -13,20 +13,20 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from manymodels.backend import channel
 from manymodels.backend.inference import refusal
 from manymodels.backend.launch import Launch
+from manymodels.backend.placeholder import Placeholder
 from manymodels.backend.process import Assignment
 from manymodels.backend.slots import Slot, State
+from manymodels.backend.workers import Connection, Process, describe_exit
 from manymodels.errors import ProtocolError
 from manymodels.wire import (
     Load,
     Predict,
     Request,
-    RequestDecoder,
     encode_load_reply,
     encode_reply,
 )
@@ -66,76 +66,24 @@ class Loop(Protocol):
     def announce(self, event: str, model: Model, **details: str | int) -> None: ...
 
 
-@dataclass(eq=False)
-class Process:
-    """A model process: a fork of the zygote, or of a sibling (then its pid comes later)."""
-
-    connection: Connection
-    slot: Slot
-    control: socket.socket
-    pid: int | None = None
-    loaded: bool = False
-    failed: str | None = None
-
-    def kill(self) -> None:
-        """End the process and all that it started."""
-        if self.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-
-
-@dataclass(eq=False)
-class Connection:
-    """One of the frontend's workers: a connection, and the process that serves it."""
-
-    socket: socket.socket
-    decoder: RequestDecoder = field(default_factory=RequestDecoder)
-    load: Load | None = None
-    process: Process | None = None
-    open: bool = True
-    deaths: int = 0
-    """Processes in a row that ended before they had loaded the model."""
-
-
 class Model:
     """A launched model, until nothing of it is left."""
 
-    def __init__(
-        self, loop: Loop, launch: Launch, placeholder: socket.socket, pid: int, stdio: list[int]
-    ) -> None:
+    def __init__(self, loop: Loop, launch: Launch, placeholder: Placeholder) -> None:
         self.loop = loop
         self.launch = launch
+        self.placeholder = placeholder
         self.loaded = False
         self.connections: list[Connection] = []
-        self._placeholder: socket.socket | None = placeholder
-        self._placeholder_pid = pid
-        self._stdio = dict(enumerate(stdio))
         self._failure: tuple[int, str] | None = None
         self._ended = False
         self._listener = _listen(launch)
         loop.watch(self._listener.fileno(), self._accept)
-        loop.watch(placeholder.fileno(), self._placeholder_ended)
+        loop.watch(placeholder.descriptor, self._placeholder_ended)
 
     @property
     def name(self) -> str:
         return self.launch.model_name
-
-    @property
-    def output(self) -> tuple[int, int]:
-        """The pipes on which the frontend reads the model's stdout and stderr."""
-        return self._stdio[1], self._stdio[2]
-
-    def announce_ready(self) -> None:
-        """Tell the frontend that the backend listens, and the launcher that it may settle."""
-        assert self._placeholder is not None
-        os.write(self._stdio[1], f"[PID] {self._placeholder_pid}\nMMS worker started.\n".encode())
-        self._placeholder.send(b"\x01")
-
-    def close_output(self) -> None:
-        """Let the frontend's two threads go that read the launcher's stdout and stderr."""
-        for number in (1, 2):
-            if number in self._stdio:
-                os.close(self._stdio.pop(number))
 
     # -- connections ---------------------------------------------------------------------
 
@@ -398,12 +346,13 @@ class Model:
         logger.error("model %s failed to load (%d): %s", self.name, status, reason)
         self.loop.announce("failed", self, status=status, reason=reason)
         self._end_placeholder()
-        self.close_output()
-        self.loop.watch(self._stdio[0], self._reply_failure, read=False)
+        self.placeholder.close_output()
+        if self.placeholder.stdin is not None:
+            self.loop.watch(self.placeholder.stdin, self._reply_failure, read=False)
         self.loop.call_later(FAREWELL_SECONDS, self._reply_failure)
 
     def _reply_failure(self) -> None:
-        if 0 not in self._stdio or self._failure is None:
+        if self.placeholder.stdin is None or self._failure is None:
             return
         self._close_stdin()
         for connection in list(self.connections):
@@ -415,17 +364,14 @@ class Model:
         self.loop.call_later(FAREWELL_SECONDS, self.end)
 
     def _close_stdin(self) -> None:
-        if 0 in self._stdio:
-            self.loop.unwatch(self._stdio[0])
-            os.close(self._stdio.pop(0))
+        if self.placeholder.stdin is not None:
+            self.loop.unwatch(self.placeholder.stdin)
+            self.placeholder.close_stdin()
 
     def _end_placeholder(self) -> None:
-        if self._placeholder is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._placeholder_pid, signal.SIGKILL)
-            self.loop.unwatch(self._placeholder.fileno())
-            self._placeholder.close()
-            self._placeholder = None
+        if self.placeholder.alive:
+            self.loop.unwatch(self.placeholder.descriptor)
+            self.placeholder.end()
 
     def _placeholder_ended(self) -> None:
         """The frontend unloads the model, or someone else has killed the placeholder."""
@@ -448,7 +394,7 @@ class Model:
                 connection.process.kill()
 
     def _end_if_done(self) -> None:
-        if self._placeholder is None and not self.connections:
+        if not self.placeholder.alive and not self.connections:
             self.end()
 
     def end(self) -> None:
@@ -465,17 +411,9 @@ class Model:
             if connection.process is not None:
                 connection.process.kill()
             self._hang_up(connection)
-        self.close_output()
+        self.placeholder.close_output()
         self._close_stdin()
         self.loop.forget(self)
-
-
-def describe_exit(status: int) -> str:
-    """Say how a process ended, from its wait status."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return f"was ended by signal {number} ({signal.Signals(number).name})"
-    return f"exited with status {os.waitstatus_to_exitcode(status)}"
 
 
 def _listen(launch: Launch) -> socket.socket:
