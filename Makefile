@@ -29,9 +29,9 @@ demo: $(VENV)/.demo java ## serve every sample model: load, ask, fail, unload, s
 test: $(VENV)/.dev java ## all tests (PYTEST_ARGS="-k name" for some)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-fast: $(VENV)/.dev java ## the tests that are not marked slow
-	$(BIN)/python -m pytest tests/unit tests/functional -m "not slow" \
-	  $(PYTEST_ARGS)
+test-fast: $(VENV)/.dev java ## unit tests, the contract and the handlers
+	$(BIN)/python -m pytest tests/unit tests/functional/test_contract.py \
+	  tests/functional/test_handlers.py $(PYTEST_ARGS)
 
 test-python: ## the fast tests on another Python: make test-python PYTHON=python3.12
 	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
