@@ -15,7 +15,7 @@ METADATA := pyproject.toml setup.py
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .PHONY: help demo test test-fast test-python check check-format check-lint check-types format \
-  bench bench-quick samples java clean
+  bench bench-quick soak samples java clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' \
@@ -51,6 +51,10 @@ check-types: $(VENV)/.dev
 format: $(VENV)/.dev ## write the formatting that check asks for
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+soak: $(VENV)/.dev java ## thousands of loads and unloads, minutes long (its short form is a test)
+	SOAK_CYCLES=5000 $(BIN)/python -m pytest tests/functional/test_faults.py -k two_hundred \
+	  -o timeout=3600 $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev java ## side by side with stock Multi Model Server, five rounds
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -35,7 +35,7 @@ class Exchange(NamedTuple):
 class Drive(NamedTuple):
     """How long a number of exchanges took, and the part of it the generator itself computed."""
 
-    count: int
+    requests: int
     seconds: float
     own_seconds: float
 

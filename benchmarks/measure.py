@@ -129,6 +129,6 @@ def _throughput(server: Server, exchanges: Sequence[Exchange], effort: Effort, k
     gc.collect()
     driven: Drive = drive(server.port, exchanges, CONNECTIONS, effort.concurrent, TIMEOUT)
     return {
-        f"throughput_{key}_rps": driven.count / driven.seconds,
+        f"throughput_{key}_rps": driven.requests / driven.seconds,
         f"generator_{key}_share": driven.own_seconds / driven.seconds,
     }

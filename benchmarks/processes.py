@@ -23,10 +23,10 @@ class Memory:
     processes: int
 
 
-def marked(mark: str, root: psutil.Process | None = None) -> list[psutil.Process]:
+def marked(mark: str) -> list[psutil.Process]:
     """Return the processes that carry the mark, and their descendants, reparented ones too."""
     found = {process for process in psutil.process_iter() if _carries(process, mark)}
-    for process in [*found, root] if root else list(found):
+    for process in list(found):
         with contextlib.suppress(psutil.Error):
             found.update(process.children(recursive=True))
     return [process for process in found if _alive(process)]
@@ -66,13 +66,13 @@ def end_all(find: Callable[[], list[psutil.Process]], patience: float) -> int:
 
 def _carries(process: psutil.Process, mark: str) -> bool:
     try:
-        return process.environ().get(MARK) == mark
+        return bool(process.environ().get(MARK) == mark)
     except (psutil.Error, OSError):
         return False
 
 
 def _alive(process: psutil.Process) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False

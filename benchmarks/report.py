@@ -85,12 +85,19 @@ def ratios(rounds: Rounds, figure: Figure) -> dict[str, Ratio]:
 
 
 def missed_goals(rounds: Rounds) -> list[str]:
-    """Return a line for each goal that was not reached."""
+    """Return a line for each goal that was not reached, or that nothing was measured for."""
+    judged = [name for name in JUDGED if name in rounds[0]]
+    if not judged or BASELINE not in rounds[0]:
+        return [f"nothing to judge without {BASELINE} and one of {', '.join(JUDGED)}"]
     lines = []
     for figure in FIGURES:
-        for name, ratio in ratios(rounds, figure).items():
-            if name in JUDGED and figure.goal is not None and ratio.median < figure.goal:
-                seen = f"{ratio.median:.2f}x"
+        if figure.goal is None:
+            continue
+        compared = ratios(rounds, figure)
+        for name in judged:
+            ratio = compared.get(name)
+            if ratio is None or ratio.median < figure.goal:
+                seen = "no ratio" if ratio is None else f"{ratio.median:.2f}x"
                 lines.append(f"{name}: {figure.title}: {seen}, the goal is {figure.goal:g}x")
     return lines
 
@@ -115,7 +122,8 @@ def _cell(figure: Figure, value: float, ratio: Ratio | None) -> str:
     text = f"{value:,.{figure.digits}f}"
     if ratio is None:
         return text
-    return f"{text}\n[bold]{ratio.median:.2f}x[/bold] [dim]({ratio.low:.2f}-{ratio.high:.2f})[/dim]"
+    spread = f" [dim]({ratio.low:.2f}-{ratio.high:.2f})[/dim]" if ratio.low < ratio.high else ""
+    return f"{text}\n[bold]{ratio.median:.2f}x[/bold]{spread}"
 
 
 def _goal(figure: Figure, compared: dict[str, Ratio]) -> str:

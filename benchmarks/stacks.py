@@ -7,6 +7,7 @@ import importlib.util
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from benchmarks.workload import HOST
 HERE = Path(__file__).resolve().parent
 STOCK_HANDLER = f"{HERE / 'stock_handler.py'}:handle"
 START_TIMEOUT = 120.0
-STOP_TIMEOUT = 30.0
+STOP_TIMEOUT = 20.0
 _PORTS = range(20_000, 32_000)
 """The frontend takes no port from 32767 up."""
 _OWN_PREFIXES = ("SAGEMAKER_", "SM_", "MANYMODELS_", "MODEL_SERVER_", "MMS_", "LOG_", "METRICS_")
@@ -59,15 +60,17 @@ class Server:
         self.seconds_to_ready = 0.0
         self._directory = directory
         self._mark = uuid.uuid4().hex
-        self._started = time.perf_counter()
-        self._process = self._start(stack.launch(self.port, directory))
+        self._started = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def _start(self, launch: Launch) -> subprocess.Popen[bytes]:
+    def start(self) -> None:
+        """Start the server; ``stop`` finds what this started even when it is interrupted."""
+        launch = self.stack.launch(self.port, self._directory)
         lines = [f"{name}={value}\n" for name, value in launch.properties.items()]
         (self._directory / "config.properties").write_text("".join(lines))
         with open(self._directory / "output.log", "wb") as output:
             self._started = time.perf_counter()
-            return subprocess.Popen(
+            self._process = subprocess.Popen(
                 launch.command,
                 cwd=self._directory,
                 env=_environment(self._directory, self._mark) | dict(launch.variables),
@@ -85,7 +88,7 @@ class Server:
                 ping.ask(request)
                 self.seconds_to_ready = time.perf_counter() - self._started
                 return
-            if self._process.poll() is not None:
+            if self._process is None or self._process.poll() is not None:
                 break
             time.sleep(0.01)
         raise TimeoutError(f"{self.stack.name} did not come up:\n{self.log_tail()}")
@@ -95,23 +98,20 @@ class Server:
 
     def stop(self) -> None:
         """Ask the server to end, then end whatever is left of it."""
-        if self._process.poll() is None:
+        if self._process is not None:
             self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_TIMEOUT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_TIMEOUT)
         processes.end_all(self._all, 5)
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
 
     def log_tail(self) -> str:
         lines = (self._directory / "output.log").read_text(errors="replace").splitlines()
         return "\n".join(lines[-30:])
 
     def _all(self) -> list[psutil.Process]:
-        try:
-            root = psutil.Process(self._process.pid)
-        except psutil.NoSuchProcess:
-            root = None
-        return [p for p in processes.marked(self._mark, root) if p.pid != os.getpid()]
+        return processes.marked(self._mark)
 
 
 @contextlib.contextmanager
@@ -120,13 +120,27 @@ def running(stack: Stack, directory: Path) -> Iterator[Server]:
     directory.mkdir()
     server = Server(stack, directory)
     try:
+        server.start()
         server.await_ready()
         yield server
     except UnexpectedAnswer as error:
         raise UnexpectedAnswer(f"{stack.name}: {error}\n{server.log_tail()}") from error
     finally:
-        server.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+        with _uninterrupted():
+            server.stop()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let no second Ctrl-C leave processes behind; what runs here is bounded in time."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def find_java() -> Path:

@@ -16,5 +16,5 @@ def model_fn(model_dir: str) -> Any:
     return joblib.load(Path(model_dir, "model.joblib"))
 
 
-def predict_fn(data: np.ndarray, model: Any) -> np.ndarray:
+def predict_fn(data: np.ndarray, model: Any) -> Any:
     return model.predict(np.atleast_2d(data))

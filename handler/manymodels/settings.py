@@ -150,7 +150,7 @@ class ServeSettings:
         return cls(
             port=_port(environment),
             multi_model=environment.flag("SAGEMAKER_MULTI_MODEL") or False,
-            model_dir=Path(environment.text("SM_MODEL_DIR") or "/opt/ml/model"),
+            model_dir=Path(environment.text("SM_MODEL_DIR") or "/opt/ml/model").absolute(),
             handler=environment.text("SAGEMAKER_HANDLER") or DEFAULT_HANDLER,
             workers_per_model=_first(
                 environment.integer("SAGEMAKER_MODEL_SERVER_WORKERS", 1, 1024),

@@ -115,6 +115,25 @@ def test_a_single_model_is_loaded_at_the_start(samples):
         assert sample.answered_by(answer.body)
 
 
+def test_a_single_model_server_outlives_the_failed_load_of_another_model(samples, tmp_path):
+    directory = samples["breast-cancer-pipeline"].model_dir
+    environment = {
+        "SAGEMAKER_MULTI_MODEL": "false",
+        "SM_MODEL_DIR": os.path.relpath(directory, "/"),
+    }
+    server = Server(
+        environment, command=("sh", "-c", f"cd / && exec {sys.executable} -m manymodels.cli serve")
+    )
+    try:
+        server.start()
+        assert server.load("other", tmp_path).status == 500
+        assert (
+            server.request("POST", "/invocations", "x", {"Content-Type": "text/csv"}).status == 400
+        )
+    finally:
+        server.close()
+
+
 def test_a_single_model_that_does_not_load_ends_the_start_with_its_reason(tmp_path):
     server = Server({"SAGEMAKER_MULTI_MODEL": "false", "SM_MODEL_DIR": str(tmp_path)})
     try:

@@ -10,7 +10,6 @@ import importlib
 import inspect
 import json
 import os
-import sys
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,7 +41,7 @@ def load(request: Load) -> Handler:
     if manifest is None and (directory / "MANIFEST.json").exists():
         return _load_legacy(request)
     module_name, _, function_name = request.handler.partition(":")
-    module = _import(module_name)
+    module = _import(module_name, directory)
     context = _context(request, manifest)
     entry_point = getattr(module, function_name or "handle", None)
     if entry_point is None:
@@ -64,7 +63,7 @@ def search_path(handler: str, directory: str, inherited: str, base: Sequence[str
     return list(dict.fromkeys([*found, *base]))
 
 
-def _import(module_path: str) -> ModuleType:
+def _import(module_path: str, directory: Path) -> ModuleType:
     name = os.path.basename(module_path).removesuffix(".py")
     try:
         return importlib.import_module(name)
@@ -73,7 +72,8 @@ def _import(module_path: str) -> ModuleType:
         if not f"{name}.".startswith(f"{missing}."):
             raise
         raise ModelLoadError(
-            f"no module {name!r} for the handler {module_path!r} in {os.pathsep.join(sys.path[:6])}"
+            f"no module {name!r} for the handler {module_path!r} in {directory}, in the handler's "
+            "own directory, or on PYTHONPATH"
         ) from error
 
 

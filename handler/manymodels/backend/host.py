@@ -188,6 +188,12 @@ class Host:
     def forget(self, model: Model) -> None:
         self._models.discard(model)
 
+    def log(self, level: int, message: str, model: Model) -> None:
+        if self._serve is None:
+            logger.log(level, "%s", message)
+        else:
+            self._tell_serve("line", level=level, message=message, model=model.name)
+
     def announce(self, event: str, model: Model, **details: str | int) -> None:
         self._tell_serve(event, model=model.name, **details)
 

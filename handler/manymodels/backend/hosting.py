@@ -38,7 +38,6 @@ GRACE_SECONDS = 0.25
 SETTLE_SECONDS = 0.05
 """How soon the next request comes, where requests follow each other."""
 MOST_DELAY_SECONDS = 30.0
-logger = logging.getLogger("manymodels.host")
 
 
 class Loop(Protocol):
@@ -63,6 +62,9 @@ class Loop(Protocol):
 
     def forget(self, model: Model) -> None: ...
 
+    def log(self, level: int, message: str, model: Model) -> None:
+        """Write a line of log under the model's name."""
+
     def announce(self, event: str, model: Model, **details: str | int) -> None: ...
 
 
@@ -85,6 +87,9 @@ class Model:
     def name(self) -> str:
         return self.launch.model_name
 
+    def _log(self, level: int, message: str) -> None:
+        self.loop.log(level, f"model {self.name}{message}", self)
+
     # -- connections ---------------------------------------------------------------------
 
     def _accept(self) -> None:
@@ -99,7 +104,7 @@ class Model:
             connection.decoder.feed(data)
             message = connection.decoder.next_message()
         except (ProtocolError, OSError) as error:
-            logger.error("model %s: the frontend's load cannot be read: %s", self.name, error)
+            self._log(logging.ERROR, f": the frontend's load cannot be read: {error}")
             self._hang_up(connection)
             return
         if isinstance(message, Load):
@@ -174,10 +179,11 @@ class Model:
             slot = self.loop.acquire_slot()
             assignment = Assignment(load, environment, slot.index, first, reply, refuse)
             connection.process = self.loop.fork(self, connection, assignment)
+            connection.process.refusing = refuse is not None
         except (OSError, RuntimeError) as error:
             if slot is not None:
                 self.loop.release_slot(slot)
-            logger.error("model %s: no process can be started: %s", self.name, error)
+            self._log(logging.ERROR, f": no process can be started: {error}")
             status = 507 if isinstance(error, OSError) else 500
             self._no_process(connection, status, f"no process can be started: {error}")
 
@@ -277,7 +283,7 @@ class Model:
             return
         how = describe_exit(status)
         if process.failed is None:
-            logger.warning("model %s: its process %s %s", self.name, process.pid, how)
+            self._log(logging.WARNING, f": its process {process.pid} {how}")
         if not self.loaded:
             killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
             self._fail(507 if killed else 500, process.failed or f"its process {how} while loading")
@@ -314,14 +320,16 @@ class Model:
     def _load_died(self, connection: Connection, process: Process, how: str) -> None:
         """Try again, ever more slowly; meanwhile another process says why nothing answers."""
         connection.deaths += 1
-        delay = min(2.0 ** (connection.deaths - 2), MOST_DELAY_SECONDS)
         if connection.deaths == 1:
             self._start(connection, reply=False)
             return
+        delay = min(2.0 ** min(connection.deaths - 2, 10), MOST_DELAY_SECONDS)
+        if process.refusing:  # not even that could live
+            self.loop.call_later(delay, lambda: self._start(connection, reply=False))
+            return
         self._start(connection, reply=False, refuse=f"its process {how} while loading")
-        refusing = connection.process
-        if refusing is not None:
-            self.loop.call_later(delay, refusing.kill)
+        if connection.process is not None:
+            self.loop.call_later(delay, connection.process.kill)
 
     def _answer_for_the_dead(self, connection: Connection, ids: list[str], how: str) -> None:
         requests = [Request(request_id, [], []) for request_id in ids]
@@ -343,7 +351,7 @@ class Model:
         if self._failure is not None:
             return
         self._failure = status, reason
-        logger.error("model %s failed to load (%d): %s", self.name, status, reason)
+        self._log(logging.ERROR, f" failed to load ({status}): {reason}")
         self.loop.announce("failed", self, status=status, reason=reason)
         self._end_placeholder()
         self.placeholder.close_output()
@@ -388,7 +396,7 @@ class Model:
         """
         if self._ended or not self.connections or self._failure is not None:
             return
-        logger.warning("model %s: its placeholder was killed; the model is loaded again", self.name)
+        self._log(logging.WARNING, ": its placeholder was killed; it is loaded again")
         for connection in self.connections:
             if connection.process is not None:
                 connection.process.kill()

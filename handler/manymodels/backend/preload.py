@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 
 from manymodels.backend import handlers, heap, linux
 from manymodels.backend.inference import Inference
-from manymodels.settings import DEFAULT_HANDLER, MIB
+from manymodels.settings import DEFAULT_HANDLER, DEFAULT_PRELOAD, MIB
 from manymodels.wire import Load, Parameter, Request, encode_reply
 
 _MODULES = {
@@ -101,6 +101,8 @@ def _guarded(library: str, step: Callable[[], None]) -> bool:
             warnings.simplefilter("ignore")
             step()
     except _NotInstalled:
+        if library not in DEFAULT_PRELOAD:
+            logger.warning("%s is to be preloaded (MANYMODELS_PRELOAD) but not installed", library)
         succeeded = False
     # A library that exits on import must not end the zygote either.
     except (Exception, SystemExit):

@@ -128,18 +128,17 @@ class ModelProcess:
 
     def run(self) -> None:
         """Load and serve; returns when the process has nothing left to do."""
-        self._settle()
-        if not self._load():
-            return
-        self._serve()
+        os.setsid()
+        linux.die_with_parent(self._surroundings.zygote)
+        linux.name_process(self._assignment.load.model_name)
+        gc.enable()
+        if self._load():
+            self._serve()
 
     def _settle(self) -> None:
-        """Become this model's process in all that the system knows of it."""
+        """Take on what is the model's: environment, directory, path, randomness, threads."""
         around, load = self._surroundings, self._assignment.load
         environment, threads = self._assignment.environment, around.settings.threads
-        os.setsid()
-        linux.die_with_parent(around.zygote)
-        linux.name_process(load.model_name)
         _take_on_environment(environment, threads)
         os.chdir(load.model_path)
         inherited = environment.get("PYTHONPATH", "")
@@ -150,7 +149,6 @@ class ModelProcess:
         fork_hooks.restore()
         _reseed()
         _limit_threads(threads)
-        gc.enable()
 
     def _load(self) -> bool:
         """Load the model and report; returns whether there is anything to serve."""
@@ -158,6 +156,7 @@ class ModelProcess:
             self._refuse_for_a_while()
             return True
         try:
+            self._settle()
             handler = handlers.load(self._assignment.load)
         except BaseException as error:
             return self._load_failed(error)

@@ -20,6 +20,8 @@ class Process:
     slot: Slot
     control: socket.socket
     pid: int | None = None
+    refusing: bool = False
+    """Whether it loads nothing, and only says why."""
     loaded: bool = False
     failed: str | None = None
 

@@ -160,6 +160,7 @@ def _log4j(settings: ServeSettings) -> str:
       <RegexFilter regex='.*"GET /ping .*' onMatch="DENY" onMismatch="NEUTRAL"/>
     </Logger>
     <Logger name="com.amazonaws.ml.mms" level="{level}"/>
+    <Logger name="com.amazonaws.ml.mms.metrics" level="off"/>
     <Logger name="com.amazonaws.ml.mms.wlm.WorkerLifeCycle" level="{level}">
       <RegexFilter regex="(attach|terminate)IOStreams.*" onMatch="DENY" onMismatch="NEUTRAL"/>
     </Logger>

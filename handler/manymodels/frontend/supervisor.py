@@ -235,11 +235,13 @@ class Supervisor:
         event, descriptors = received
         for descriptor in descriptors:
             self._add_source(Source(descriptor, self._log, event["model"]))
-        self._awaited.discard(event["event"])
+        if event["event"] == "line":
+            self._log.write(event["level"], event["message"], event["model"])
         if event["event"] == "fatal":
             self._fail(event["reason"])
-        elif event["event"] == "failed" and not self._settings.multi_model:
+        elif event["event"] == "failed" and "loaded" in self._awaited:
             self._fail(f"the model in {self._settings.model_dir} does not load: {event['reason']}")
+        self._awaited.discard(event["event"])
 
     def _loop_until(self, done: Callable[[], bool], seconds: float = float("inf")) -> bool:
         """Handle events until ``done``, or until the time is over (then false)."""
