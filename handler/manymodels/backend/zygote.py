@@ -12,25 +12,25 @@ from manymodels.backend import fork_hooks, home
 
 fork_hooks.defer()
 
-import argparse  # noqa: E402
-import faulthandler  # noqa: E402
-import gc  # noqa: E402
-import logging  # noqa: E402
-import os  # noqa: E402
-import select  # noqa: E402
-import signal  # noqa: E402
-import socket  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from dataclasses import dataclass, replace  # noqa: E402
+import argparse
+import faulthandler
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from manymodels.backend import linux, output, process  # noqa: E402
-from manymodels.backend.host import end_frontend  # noqa: E402
-from manymodels.backend.preload import StartsThreads, preload  # noqa: E402
-from manymodels.backend.process import Assignment, ModelProcess, Surroundings  # noqa: E402
-from manymodels.backend.slots import SlotTable  # noqa: E402
-from manymodels.settings import BackendSettings  # noqa: E402
+from manymodels.backend import linux, output, process
+from manymodels.backend.host import end_frontend
+from manymodels.backend.preload import StartsThreads, preload
+from manymodels.backend.process import Assignment, ModelProcess, Surroundings
+from manymodels.backend.slots import SlotTable
+from manymodels.settings import BackendSettings
 
 _PACKET_BYTES = 1 << 18
 _DESCRIPTOR_BYTES = socket.CMSG_SPACE(4 * 4)
