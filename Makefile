@@ -54,7 +54,7 @@ format: $(VENV)/.dev ## write the formatting that check asks for
 
 soak: $(VENV)/.dev java ## thousands of loads and unloads, minutes long (its short form is a test)
 	SOAK_CYCLES=5000 $(BIN)/python -m pytest tests/functional/test_faults.py -k two_hundred \
-	  -o timeout=3600 $(PYTEST_ARGS)
+	  $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev java ## side by side with stock Multi Model Server, five rounds
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -272,6 +272,7 @@ def test_requests_of_all_sizes_and_types_survive_the_frontends_decoder(server, t
     assert server.model_processes() == [process], "no connection was lost"
 
 
+@pytest.mark.timeout(3600)
 def test_two_hundred_loads_and_unloads_leave_everything_as_it_was(model):
     with serving() as server:
 
