@@ -67,7 +67,7 @@ class ModelService:
             )
         content_type, accept = _content_headers(headers)
         media_type = content.negotiate(accept, self._default_accept)
-        rows = content.decode(item["body"], content_type)
+        rows = content.decode(item["body"], content_type, self._model.columns)
         return content.encode(self._model.predict(rows), media_type), media_type
 
 

@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from manymodels import content
 from manymodels.artifacts import load
 from manymodels.errors import BadRequest, ModelLoadError
 
@@ -58,7 +59,7 @@ def test_a_scikit_learn_pickle_loads_and_predicts(tmp_path, logistic, name, dump
     dump(logistic, tmp_path / name)
     model = load(tmp_path)
     assert (model.framework, model.kind) == ("scikit-learn", "LogisticRegression")
-    assert model.n_features == 10
+    assert model.columns.count == 10
     np.testing.assert_array_equal(model.predict(ROWS), logistic.predict(ROWS))
 
 
@@ -68,14 +69,14 @@ def test_a_pipeline_knows_its_features(tmp_path):
         tmp_path / "model.joblib",
     )
     model = load(tmp_path)
-    assert (model.kind, model.n_features) == ("Pipeline", 10)
+    assert (model.kind, model.columns.count) == ("Pipeline", 10)
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.ubj"])
 def test_an_xgboost_file_loads_and_predicts(tmp_path, classifier, name):
     classifier.save_model(tmp_path / name)
     model = load(tmp_path)
-    assert (model.framework, model.kind, model.n_features) == ("xgboost", "Booster", 10)
+    assert (model.framework, model.kind, model.columns.count) == ("xgboost", "Booster", 10)
     np.testing.assert_allclose(model.predict(ROWS), classifier.predict_proba(ROWS)[:, 1], rtol=1e-6)
 
 
@@ -106,7 +107,7 @@ def test_a_linear_booster_predicts(tmp_path):
 def test_a_pickled_xgboost_estimator_predicts_as_itself(tmp_path, classifier):
     joblib.dump(classifier, tmp_path / "model.pkl")
     model = load(tmp_path)
-    assert (model.framework, model.kind, model.n_features) == ("xgboost", "XGBClassifier", 10)
+    assert (model.framework, model.kind, model.columns.count) == ("xgboost", "XGBClassifier", 10)
     np.testing.assert_array_equal(model.predict(ROWS), classifier.predict(ROWS))
 
 
@@ -120,7 +121,7 @@ def test_a_pickled_booster_predicts_as_its_file_does(tmp_path, classifier):
 def test_any_object_that_predicts_is_a_model(tmp_path):
     joblib.dump(Opaque(), tmp_path / "model.pkl")
     model = load(tmp_path)
-    assert (model.framework, model.kind, model.n_features) == (
+    assert (model.framework, model.kind, model.columns.count) == (
         __name__.partition(".")[0],
         "Opaque",
         None,
@@ -204,13 +205,13 @@ def test_a_wrong_number_of_features_names_both(tmp_path, logistic, classifier, f
     else:
         classifier.save_model(tmp_path / "model.ubj")
     with pytest.raises(BadRequest) as caught:
-        load(tmp_path).predict(ROWS[:, :9])
-    assert caught.value.message == "the model takes 10 features, the request has 9"
+        content.decode("1,2,3", content.CSV, load(tmp_path).columns)
+    assert caught.value.message == "the model takes 10 features, the request has 3"
 
 
 def test_nan_is_the_clients_fault_where_the_model_takes_none(tmp_path, logistic):
     joblib.dump(logistic, tmp_path / "model.pkl")
-    with pytest.raises(BadRequest, match=r"does not take NaN or infinity: Input X contains NaN"):
+    with pytest.raises(BadRequest, match=r"does not take these values: Input X contains NaN"):
         load(tmp_path).predict(np.full((1, 10), np.nan))
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from manymodels.backend.host import THREAD_VARIABLES
+from manymodels.backend.host import ONE_THREAD
 
 PRELUDE = """
 import gc, json, os, sys
@@ -46,7 +46,7 @@ def run(code: str, path: Path | str = "", **environment: str) -> Outcome:
         [sys.executable, "-c", PRELUDE + code],
         env={
             **os.environ,
-            **dict.fromkeys(THREAD_VARIABLES, "1"),
+            **ONE_THREAD,
             "PYTHONPATH": str(path),
             **environment,
         },

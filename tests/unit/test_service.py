@@ -89,7 +89,7 @@ def test_json_that_mms_has_parsed_already_is_taken(model_dir, body):
         (b"1,x,2", {"content-type": "text/csv"}, 400, "BadRequest",
          "CSV row 1, column 2: 'x' is not a number"),
         (b"1,,2", {"content-type": "text/csv"}, 400, "BadRequest",
-         "the model does not take NaN or infinity: Input X contains NaN."),
+         "the model does not take these values: Input X contains NaN."),
         (b"\x00", {"content-type": "image/png"}, 415, "UnsupportedMediaType",
          "Content-Type 'image/png' is not read here; accepted are text/csv, application/json"),
         (b"[1,2,3]", {"Accept": "image/png"}, 406, "NotAcceptable",

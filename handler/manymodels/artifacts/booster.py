@@ -9,6 +9,7 @@ import orjson
 import xgboost
 
 from manymodels.artifacts.model import Model, Predict, Rows
+from manymodels.content import Columns
 
 
 def load_booster(path: Path) -> Model:
@@ -22,7 +23,9 @@ def booster_model(booster: Any) -> Model:
     """Return a Booster as a model: it predicts what its objective says, often probabilities."""
     # As many threads as the process may use, whatever the model was trained with.
     booster.set_param({"nthread": 0})
-    return Model("xgboost", type(booster).__name__, booster.num_features(), _predict(booster))
+    names = booster.feature_names
+    columns = Columns(booster.num_features(), names and tuple(names), numbers=True)
+    return Model("xgboost", type(booster).__name__, columns, _predict(booster), booster)
 
 
 def _predict(booster: Any) -> Predict:

@@ -52,7 +52,7 @@ def _classifier(estimator: Any) -> Predict | None:
         with np.errstate(all="ignore"):
             scores = rows @ transposed + intercept
         if not np.isfinite(scores).all():
-            return estimator.predict(rows)
+            return _the_long_way(estimator, rows)
         indices = (scores[:, 0] > 0).astype(int) if binary else scores.argmax(axis=1)
         return classes[indices]
 
@@ -68,9 +68,18 @@ def _regressor(estimator: Any) -> Predict | None:
     def predict(rows: Rows) -> Any:
         with np.errstate(all="ignore"):
             scores: NDArray[Any] = rows @ coefficients + intercept
-        return scores if np.isfinite(scores).all() else estimator.predict(rows)
+        return scores if np.isfinite(scores).all() else _the_long_way(estimator, rows)
 
     return predict
+
+
+def _the_long_way(estimator: Any, rows: Rows) -> Any:
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is not None:
+        import pandas as pd
+
+        return estimator.predict(pd.DataFrame(rows, columns=names))
+    return estimator.predict(rows)
 
 
 def _dense(coefficients: Any, dimensions: int) -> TypeGuard[NDArray[Any]]:

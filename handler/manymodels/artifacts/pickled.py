@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import joblib
 
 from manymodels.artifacts.model import Model
+from manymodels.content import Columns
 from manymodels.errors import ModelLoadError
 
 _FRAMEWORKS = {"sklearn": "scikit-learn"}
@@ -30,16 +31,14 @@ def load_pickle(path: Path) -> Model:
         return booster_model(estimator)
     if _is_xgboost(estimator, "XGBModel"):
         estimator.get_booster().set_param({"nthread": 0})
-        return Model("xgboost", kind, _n_features(estimator), estimator.predict)
-    if hasattr(estimator, "feature_names_in_"):
-        # Trained on a DataFrame, served with arrays: true of every request, news in none.
-        warnings.filterwarnings("ignore", message="X does not have valid feature names")
-    framework, predict = _framework(estimator), estimator.predict
+        return Model("xgboost", kind, _columns(estimator), estimator.predict, estimator)
+    framework, columns, predict = _framework(estimator), _columns(estimator), estimator.predict
     if framework == "scikit-learn":
         from manymodels.artifacts.linear import linear_predict
 
-        predict = linear_predict(estimator) or predict
-    return Model(framework, kind, _n_features(estimator), predict)
+        if linear := linear_predict(estimator):
+            predict, columns = linear, replace(columns, numbers=True)
+    return Model(framework, kind, columns, predict, estimator)
 
 
 def _is_xgboost(estimator: Any, class_name: str) -> bool:
@@ -53,6 +52,11 @@ def _framework(estimator: Any) -> str:
     return _FRAMEWORKS.get(package, package)
 
 
-def _n_features(estimator: Any) -> int | None:
-    n_features = getattr(estimator, "n_features_in_", None)
-    return None if n_features is None else int(n_features)
+def _columns(estimator: Any) -> Columns:
+    count = getattr(estimator, "n_features_in_", None)
+    names = getattr(estimator, "feature_names_in_", None)
+    return Columns(
+        count=None if count is None else int(count),
+        names=None if names is None else tuple(str(name) for name in names),
+        frame=names is not None,
+    )

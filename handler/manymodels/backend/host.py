@@ -36,13 +36,15 @@ from manymodels.backend.workers import Connection, Process
 from manymodels.errors import ManyModelsError
 from manymodels.settings import BackendSettings
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-)
-"""Hold native thread pools to the one thread that the zygote may have."""
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "BLIS_NUM_THREADS": "1",
+    # pyarrow, which pandas imports where it is installed, has an allocator with a thread.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+"""Hold native libraries to the one thread that the zygote may have."""
 _HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _FRONTEND_POLL_SECONDS = 2.0
 logger = logging.getLogger("manymodels.host")
@@ -77,7 +79,7 @@ class ZygoteHandle:
             [sys.executable, "-m", "manymodels.backend.zygote", *words],
             stdin=subprocess.DEVNULL,
             pass_fds=tuple(descriptors.values()),
-            env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")},
+            env={**os.environ, **ONE_THREAD},
         )
         forks.close()
         exits.close()

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from manymodels.content.table import Columns, Table
 from manymodels.errors import BadRequest
 
 _SHOWN = 60
 _CRLF = "\r\n"
 
 
-def decode_csv(body: object) -> NDArray[np.float64]:
+def decode_csv(body: object, parameters: Mapping[str, str], columns: Columns) -> Table:
+    """Return the rows of a CSV body; see `_decode`."""
+    return Table(_decode(body))
+
+
+def _decode(body: object) -> NDArray[np.float64]:
     """Return the rows of a CSV body, shape (n_rows, n_features).
 
     An empty field is NaN, blank lines are skipped. Raises BadRequest that names the row (from 1,

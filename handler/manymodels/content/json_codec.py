@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from manymodels.content.table import Columns, Table
 from manymodels.errors import BadRequest
 
 _ROWS_KEYS = ("instances", "inputs")
 _SHOWN = 60
 
 
-def decode_json(body: object) -> NDArray[np.float64]:
+def decode_json(body: object, parameters: Mapping[str, str], columns: Columns) -> Table:
+    """Return the rows of a JSON body; see `_decode`."""
+    return Table(_decode(body))
+
+
+def _decode(body: object) -> NDArray[np.float64]:
     """Return the rows of a JSON body, shape (n_rows, n_features); null is NaN.
 
     A flat list is one row. ``body`` is the text, or what a parser made of it. Raises BadRequest

@@ -1,4 +1,7 @@
-"""Which media types are read and written, and by what."""
+"""Which media types are read and written, and by what.
+
+Modules of formats that are rare are imported when the first body of that format comes.
+"""
 
 from __future__ import annotations
 
@@ -6,71 +9,66 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from manymodels.content import media_type
 from manymodels.content.csv_codec import decode_csv, encode_csv
 from manymodels.content.json_codec import decode_json, encode_json
-from manymodels.errors import NotAcceptable, UnsupportedMediaType
+from manymodels.content.table import Columns, Table, arrange
+from manymodels.errors import UnsupportedMediaType
 
 CSV = "text/csv"
 JSON = "application/json"
+ANY_COLUMNS = Columns()
 
-DECODERS: Mapping[str, Callable[[object], NDArray[np.float64]]] = {
-    CSV: decode_csv,
-    JSON: decode_json,
-}
-ENCODERS: Mapping[str, Callable[[NDArray[Any]], bytes]] = {
-    JSON: encode_json,
-    CSV: encode_csv,
-}
+Decoder = Callable[[object, Mapping[str, str], Columns], Table]
+Encoder = Callable[[NDArray[Any]], bytes]
 
 
-def decode(body: object, content_type: str) -> NDArray[np.float64]:
-    """Return the body's rows, shape (n_rows, n_features), at least one of each.
+def decoders() -> Mapping[str, Decoder]:
+    """Return what reads each media type that can be read here."""
+    return _DECODERS
+
+
+def encoders() -> Mapping[str, Encoder]:
+    """Return what writes each media type that can be written here."""
+    return _ENCODERS
+
+
+def decode(body: object, content_type: str, columns: Columns = ANY_COLUMNS) -> Any:
+    """Return the body's rows as the model takes them: an array, a CSR matrix or a DataFrame.
 
     ``body`` is bytes, text, or the object that a JSON parser made of it before we were asked.
     Raises UnsupportedMediaType for a type that is not read, BadRequest for a body that is
-    malformed, ragged or empty.
+    malformed, ragged, empty, or not of the model's columns.
     """
-    decoder = DECODERS.get(content_type) or DECODERS.get(_without_parameters(content_type))
+    name, parameters = media_type.parse(content_type)
+    decoder = _DECODERS.get(name)
     if decoder is None:
         raise UnsupportedMediaType(
-            f"Content-Type {content_type!r} is not read here; accepted are {', '.join(DECODERS)}"
+            f"Content-Type {content_type!r} is not read here; accepted are {', '.join(_DECODERS)}"
         )
-    return decoder(body)
+    return arrange(decoder(body, parameters, columns), columns)
 
 
-def encode(predictions: NDArray[Any], media_type: str) -> bytes:
-    """Return predictions, shape (n_rows,) or (n_rows, n_outputs), as ``media_type``.
+def encode(predictions: NDArray[Any], name: str) -> bytes:
+    """Return predictions, shape (n_rows,) or (n_rows, n_outputs), as the media type ``name``.
 
-    ``media_type`` is what `negotiate` returned.
+    ``name`` is what `negotiate` returned.
     """
-    return ENCODERS[media_type](predictions)
+    return _ENCODERS[name](predictions)
 
 
-@lru_cache(maxsize=128)
 def negotiate(accept: str | None, default: str = JSON) -> str:
-    """Return the first media type in ``accept`` that can be produced.
-
-    A missing Accept means ``default``, and so does a wildcard that covers it. Raises
-    NotAcceptable when nothing in the list can be produced.
-    """
-    for item in (accept or default).split(","):
-        wanted = _without_parameters(item)
-        for produced in (_without_parameters(default), *ENCODERS):
-            if produced in ENCODERS and _covers(wanted, produced):
-                return produced
-    raise NotAcceptable(
-        f"Accept {accept or default!r} cannot be produced; available are {', '.join(ENCODERS)}"
-    )
+    """Return the media type to answer with; NotAcceptable when there is none."""
+    return media_type.negotiate(accept, default, tuple(_ENCODERS))
 
 
-def _covers(wanted: str, produced: str) -> bool:
-    if wanted.endswith("/*"):
-        return wanted == "*/*" or produced.startswith(wanted[:-1])
-    return wanted == produced
-
-
-def _without_parameters(media_type: str) -> str:
-    return media_type.partition(";")[0].strip().lower()
+_DECODERS: Mapping[str, Decoder] = {
+    CSV: decode_csv,
+    JSON: decode_json,
+}
+_ENCODERS: Mapping[str, Encoder] = {
+    JSON: encode_json,
+    CSV: encode_csv,
+}
