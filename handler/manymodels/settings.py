@@ -7,6 +7,7 @@ may be. docs/settings.md has the table.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ FRONTEND_RESPONSE_BYTES = 6_553_500
 """The frontend's own default for both directions."""
 HIGHEST_PORT = 32766
 """The frontend refuses 32767 and up."""
+
+REQUIREMENTS_CACHE = "~/.cache/manymodels/requirements"
 
 _FALSE, _TRUE = ("0", "false", "no", "off"), ("1", "true", "yes", "on")
 
@@ -111,6 +114,44 @@ class BackendSettings:
             response_bytes=environment.integer("MMS_MAX_RESPONSE_SIZE", 1, 2**31 - 1)
             or FRONTEND_RESPONSE_BYTES,
             log=LogSettings.from_environment(environment),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSettings:
+    """What the generic handler goes by, in whatever worker it runs."""
+
+    program: str = "inference.py"
+    submit_directory: Path | None = None
+    default_accept: str = "application/json"
+    outputs: str | None = None
+    ensemble: bool = False
+    lines: bool = False
+    safe: bool = False
+    install_requirements: bool = False
+    requirements_cache: Path = Path(REQUIREMENTS_CACHE)
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str]) -> HandlerSettings:
+        """Read the settings.
+
+        Raises:
+            SettingsError: a variable's value has no meaning.
+        """
+        environment = Environment(variables)
+        submitted = environment.text("SAGEMAKER_SUBMIT_DIRECTORY")
+        cache = environment.text("MANYMODELS_REQUIREMENTS_CACHE") or REQUIREMENTS_CACHE
+        return cls(
+            program=environment.text("SAGEMAKER_PROGRAM") or "inference.py",
+            submit_directory=Path(submitted) if submitted and os.path.isdir(submitted) else None,
+            default_accept=environment.text("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT")
+            or "application/json",
+            outputs=environment.text("SAGEMAKER_INFERENCE_OUTPUT"),
+            ensemble=environment.flag("SAGEMAKER_INFERENCE_ENSEMBLE") or False,
+            lines=environment.flag("SAGEMAKER_BATCH") or False,
+            safe=environment.choice("MANYMODELS_ARTIFACTS", ("any", "safe")) == "safe",
+            install_requirements=environment.flag("MANYMODELS_INSTALL_REQUIREMENTS") or False,
+            requirements_cache=Path(os.path.abspath(os.path.expanduser(cache))),
         )
 
 

@@ -31,6 +31,7 @@ class Model:
         predict_rows: what the library's own ``predict`` answers, or its equal, for rows.
         native: the object that the library loaded, for code that knows it.
         classes: of a classifier, the labels in the order of its probabilities.
+        labels: rows to labels, where a classifier's ``predict_rows`` answers something else.
         probabilities: rows to shape (n_rows, n_classes), where the model has them.
         raw_scores: rows to what the model computes before it decides: margins, votes, distances
             to the boundary; shape (n_rows,) or (n_rows, n_classes).
@@ -43,6 +44,7 @@ class Model:
     predict_rows: Predict
     native: Any = None
     classes: NDArray[Any] | None = None
+    labels: Predict | None = None
     probabilities: Predict | None = None
     raw_scores: Predict | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
