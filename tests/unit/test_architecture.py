@@ -21,7 +21,7 @@ ROOMS = {
     "wire": {"errors", "wire"},
     "content": {"errors", "content"},
     "artifacts": {"errors", "content", "artifacts"},
-    "service": {"errors", "content", "artifacts"},
+    "service": {"errors", "content", "artifacts", "settings"},
     "backend": {"errors", "settings", "wire", "service", "backend"},
     "frontend": {
         "errors",
@@ -44,6 +44,8 @@ ENVIRONMENT_TOUCHES = {
     LAUNCHER: 3,
     # The host: its settings, and the zygote's environment.
     "backend/host.py": 2,
+    # The generic handler: its settings, in whatever worker it runs.
+    "service.py": 1,
     # A model process makes the launch's environment its own, and reads one variable of it.
     "backend/process.py": 4,
     # The zygote: its settings, and its own environment when it starts anew.

@@ -38,10 +38,10 @@ def context_of(model_dir, *headers):
     return context
 
 
-def ask(model_dir, body, headers, **options):
+def ask(model_dir, body, headers):
     """One request through a fresh service: status, content type and body of the answer."""
     context = context_of(model_dir, headers)
-    model_service = ModelService(**options)
+    model_service = ModelService()
     model_service.initialize(context)
     (answer,) = model_service.handle([{"body": body}], context)
     return context.get_response_status(0)[0], context.get_response_content_type(0), answer
@@ -58,8 +58,9 @@ def test_the_answer_is_what_accept_asks_for(model_dir):
     assert ask(model_dir, YES, headers) == (200, "text/csv", b"yes\n")
 
 
-def test_a_default_accept_answers_a_request_without_one(model_dir):
-    answer = ask(model_dir, YES, {"Content-Type": "text/csv"}, default_accept="text/csv")
+def test_a_default_accept_answers_a_request_without_one(model_dir, monkeypatch):
+    monkeypatch.setenv("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/csv")
+    answer = ask(model_dir, YES, {"Content-Type": "text/csv"})
     assert answer == (200, "text/csv", b"yes\n")
 
 
@@ -138,10 +139,11 @@ def test_an_error_of_the_model_is_a_500_with_its_message_and_one_traceback(tmp_p
     assert "request-0" in record.getMessage()
 
 
-def test_running_out_of_memory_is_left_to_the_worker(tmp_path):
+def test_running_out_of_memory_is_507(tmp_path):
     joblib.dump(Raising(MemoryError("no room")), tmp_path / "model.pkl")
-    with pytest.raises(MemoryError, match="no room"):
-        ask(tmp_path, b"[1]", {})
+    status, _, answer = ask(tmp_path, b"[1]", {})
+    assert status == 507
+    assert json.loads(answer) == {"code": 507, "type": "OutOfMemory", "message": "out of memory"}
 
 
 def test_a_load_that_fails_raises(tmp_path):
