@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import linear_model, svm
 from sklearn.datasets import make_classification, make_regression
-from sklearn.ensemble import RandomForestClassifier
 
-from manymodels.artifacts.linear import linear_predict
+from manymodels.artifacts.shortcuts import shortcut
 
 FEATURES = 6
 CLASSIFIERS = [
@@ -21,12 +20,19 @@ CLASSIFIERS = [
     linear_model.LogisticRegression(C=0.01, fit_intercept=False),
     linear_model.SGDClassifier(random_state=0),
     linear_model.Perceptron(),
+    linear_model.RidgeClassifier(),
+    linear_model.RidgeClassifierCV(),
     svm.LinearSVC(),
 ]
 REGRESSORS = [
     linear_model.LinearRegression(),
     linear_model.Ridge(),
+    linear_model.RidgeCV(),
+    linear_model.Lasso(0.01),
+    linear_model.ElasticNetCV(alphas=[0.01, 1.0]),
+    linear_model.LassoLars(0.01),
     linear_model.HuberRegressor(),
+    svm.LinearSVR(),
 ]
 
 
@@ -56,11 +62,31 @@ ESTIMATORS = list(fitted())
     )
 )
 def test_a_linear_model_predicts_exactly_what_scikit_learn_predicts(estimator, rows):
-    predict = linear_predict(estimator)
+    predict = shortcut(estimator)
     assert predict is not None
     ours, theirs = predict(rows), estimator.predict(rows)
     assert ours.dtype == theirs.dtype
     np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS[:6], ids=lambda e: type(e).__name__)
+@given(
+    rows=arrays(
+        float, st.tuples(st.integers(1, 5), st.just(FEATURES)), elements=st.floats(-1e6, 1e6)
+    )
+)
+def test_so_do_its_raw_scores(estimator, rows):
+    ours = shortcut(estimator, "decision_function")(rows)
+    np.testing.assert_array_equal(ours, estimator.decision_function(rows))
+
+
+def test_even_scores_give_the_library_s_class():
+    rows, labels = make_classification(200, FEATURES, n_informative=5, n_redundant=0, n_classes=4)
+    for classes in (2, 4):
+        estimator = linear_model.LogisticRegression().fit(rows, labels % classes)
+        estimator.coef_[:] = 0.0
+        estimator.intercept_[:] = 0.0
+        np.testing.assert_array_equal(shortcut(estimator)(rows), estimator.predict(rows))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -69,12 +95,12 @@ def test_rows_that_are_not_finite_meet_scikit_learns_own_error(estimator, bad):
     rows = np.ones((2, FEATURES))
     rows[1, 3] = bad
     with pytest.raises(ValueError, match=r"NaN|infinity"):
-        linear_predict(estimator)(rows)
+        shortcut(estimator)(rows)
 
 
 def test_a_sparsified_model_goes_the_long_way():
     rows, labels = make_classification(50, FEATURES, random_state=0)
-    assert linear_predict(linear_model.SGDClassifier().fit(rows, labels).sparsify()) is None
+    assert shortcut(linear_model.SGDClassifier().fit(rows, labels).sparsify()) is None
 
 
 def test_what_predicts_in_its_own_way_goes_the_long_way():
@@ -83,11 +109,8 @@ def test_what_predicts_in_its_own_way_goes_the_long_way():
             return ["mine"]
 
     rows, labels = make_classification(50, FEATURES, random_state=0)
-    assert linear_predict(Own().fit(rows, labels)) is None
-    assert linear_predict(RandomForestClassifier(2).fit(rows, labels)) is None
-    assert linear_predict(linear_model.PoissonRegressor().fit(rows, labels)) is None
-    assert linear_predict(linear_model.Lasso().fit(rows, labels)) is None
-    assert linear_predict(linear_model.RidgeClassifier().fit(rows, labels)) is None
+    assert shortcut(Own().fit(rows, labels)) is None
+    assert shortcut(linear_model.PoissonRegressor().fit(rows, labels)) is None
     several = np.stack([labels, 1.0 - labels], axis=1)
-    assert linear_predict(linear_model.Ridge().fit(rows, several)) is None
-    assert linear_predict(linear_model.LogisticRegression()) is None
+    assert shortcut(linear_model.Ridge().fit(rows, several)) is None
+    assert shortcut(linear_model.LogisticRegression()) is None

@@ -1,9 +1,6 @@
-"""Linear scikit-learn models, without the checks that have been made already.
+"""Linear scikit-learn models: a product, a sum, and the better class.
 
-A linear prediction is one product, and scikit-learn's ``predict`` spends twenty times as long on
-finding out what it was given. Here that is known: finite float64 rows of the right width. Only
-estimators that predict by scikit-learn's own linear base classes are taken, by the identity of
-the methods, and whatever does not come out finite goes the long way, errors included.
+Only estimators that predict by scikit-learn's own linear base classes are taken.
 """
 
 from __future__ import annotations
@@ -13,74 +10,108 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from manymodels.artifacts.model import Predict, Rows
+from manymodels.artifacts.direct import Direct, inherits, is_finite, loaded
 
 
-def linear_predict(estimator: Any) -> Predict | None:
-    """Return an equal of ``estimator.predict`` for finite rows, or None if there is none."""
-    from sklearn.linear_model import _base
-
+def linear_direct(estimator: Any, method: str) -> Direct | None:
+    """Return an equal of the estimator's ``predict`` or ``decision_function``, if it is linear."""
+    base = loaded("sklearn.linear_model._base")
+    if base is None:
+        return None
     kind = type(estimator)
-    if _inherits(kind, _base.LinearClassifierMixin, "predict", "decision_function"):
-        return _classifier(estimator)
-    if _inherits(kind, _base.LinearModel, "_decision_function") and kind.predict in _regressors():
-        return _regressor(estimator)
+    if issubclass(kind, base.LinearClassifierMixin):
+        return _classifier(estimator, method, base)
+    if issubclass(kind, base.LinearModel) and method == "predict":
+        return _regressor(estimator, base)
     return None
 
 
-def _inherits(kind: type, base: type, *methods: str) -> bool:
-    return issubclass(kind, base) and all(
-        getattr(kind, method) is getattr(base, method) for method in methods
+def _classifier(estimator: Any, method: str, base: Any) -> Direct | None:
+    kind, coefficients = type(estimator), getattr(estimator, "coef_", None)
+    mixin = base.LinearClassifierMixin
+    if not inherits(kind, mixin, "decision_function") or not _is_dense(coefficients, 1, 2):
+        return None
+    scores = _scores(coefficients, estimator.intercept_)
+    if method == "decision_function":
+        return scores
+    if method == "predict" and (inherits(kind, mixin, "predict") or _is_ridge(estimator)):
+        return _labels(scores, estimator.classes_)
+    return None
+
+
+def _is_ridge(estimator: Any) -> bool:
+    """Ridge classifiers do the same once they have seen that there is one label a row."""
+    ridge = loaded("sklearn.linear_model._ridge")
+    return (
+        ridge is not None
+        and inherits(type(estimator), ridge._RidgeClassifierMixin, "predict")
+        and not estimator._label_binarizer.y_type_.startswith("multilabel")
     )
 
 
-def _regressors() -> set[Any]:
-    """The methods that do no more, for one target, than call LinearModel's decision function."""
-    from sklearn.linear_model import LinearRegression, Ridge, _base
+def _scores(coefficients: NDArray[Any], intercept: Any) -> Direct:
+    transposed, binary = coefficients.T, coefficients.ndim == 2 and len(coefficients) == 1
 
-    return {_base.LinearModel.predict, LinearRegression.predict, Ridge.predict}
-
-
-def _classifier(estimator: Any) -> Predict | None:
-    coefficients = getattr(estimator, "coef_", None)
-    if not _dense(coefficients, 2):
-        return None
-    intercept, classes = estimator.intercept_, estimator.classes_
-    transposed, binary = coefficients.T, coefficients.shape[0] == 1
-
-    def predict(rows: Rows) -> Any:
+    def scores(rows: NDArray[Any]) -> NDArray[Any] | None:
+        if not is_finite(rows):
+            return None
         with np.errstate(all="ignore"):
-            scores = rows @ transposed + intercept
-        if not np.isfinite(scores).all():
-            return _the_long_way(estimator, rows)
-        indices = (scores[:, 0] > 0).astype(int) if binary else scores.argmax(axis=1)
-        return classes[indices]
+            scores: NDArray[Any] = rows @ transposed + intercept
+        return scores[:, 0] if binary else scores
 
-    return predict
+    return scores
 
 
-def _regressor(estimator: Any) -> Predict | None:
-    coefficients = getattr(estimator, "coef_", None)
-    if not _dense(coefficients, 1):
+def _labels(scores: Direct, classes: NDArray[Any]) -> Direct:
+    def labels(rows: NDArray[Any]) -> NDArray[Any] | None:
+        found = scores(rows)
+        if found is None:
+            return None
+        indices = (found > 0).astype(int) if found.ndim == 1 else found.argmax(axis=1)
+        return classes.take(indices, axis=0)
+
+    return labels
+
+
+def _regressor(estimator: Any, base: Any) -> Direct | None:
+    kind, coefficients = type(estimator), getattr(estimator, "coef_", None)
+    if not _is_dense(coefficients, 1):
+        return None
+    if kind.predict not in _predicts(base) or kind._decision_function not in _decisions(base):
         return None
     intercept = estimator.intercept_
 
-    def predict(rows: Rows) -> Any:
+    def predict(rows: NDArray[Any]) -> NDArray[Any] | None:
+        if not is_finite(rows):
+            return None
         with np.errstate(all="ignore"):
-            scores: NDArray[Any] = rows @ coefficients + intercept
-        return scores if np.isfinite(scores).all() else _the_long_way(estimator, rows)
+            predictions: NDArray[Any] = rows @ coefficients + intercept
+        return predictions
 
     return predict
 
 
-def _the_long_way(estimator: Any, rows: Rows) -> Any:
-    names = getattr(estimator, "feature_names_in_", None)
-    if names is not None:
-        import pandas as pd
-
-        return estimator.predict(pd.DataFrame(rows, columns=names))
-    return estimator.predict(rows)
+def _predicts(base: Any) -> set[Any]:
+    """The methods that do no more, for one target, than call LinearModel's decision function."""
+    ridge = loaded("sklearn.linear_model._ridge")
+    owners = [base.LinearModel, getattr(base, "MultiOutputLinearModel", base.LinearRegression)]
+    return {owner.predict for owner in [*owners, *([ridge.Ridge, ridge.RidgeCV] if ridge else [])]}
 
 
-def _dense(coefficients: Any, dimensions: int) -> TypeGuard[NDArray[Any]]:
-    return isinstance(coefficients, np.ndarray) and coefficients.ndim == dimensions
+def _decisions(base: Any) -> set[Any]:
+    """LinearModel's decision function, and those that call it unless the rows are sparse."""
+    descent = loaded("sklearn.linear_model._coordinate_descent")
+    owners = [base.LinearModel, *([descent.ElasticNet] if descent else [])]
+    return {owner._decision_function for owner in owners}
+
+
+def _is_dense(coefficients: Any, *dimensions: int) -> TypeGuard[NDArray[Any]]:
+    return isinstance(coefficients, np.ndarray) and coefficients.ndim in dimensions
+
+
+def linear_predict(estimator: Any) -> Any:
+    """Superseded by `shortcuts.shortcut`."""
+    from manymodels.artifacts.direct import with_the_long_way
+
+    direct = linear_direct(estimator, "predict")
+    return direct and with_the_long_way(direct, estimator, "predict")
