@@ -1,105 +1,163 @@
-"""Which file of a model directory is the model, and who loads it."""
+"""A model directory becomes a model: which of its files, and who loads it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import orjson
-
+from manymodels.artifacts import candidates
+from manymodels.artifacts.candidates import Candidate
+from manymodels.artifacts.description import DESCRIPTION_FILE, ModelDescription, describe
+from manymodels.artifacts.failures import explain
 from manymodels.artifacts.model import Model
-from manymodels.errors import ModelLoadError
+from manymodels.artifacts.recognition import SAFE_FORMATS, Format
+from manymodels.artifacts.tasks import as_described
+from manymodels.errors import ManyModelsError, ModelLoadError
 
-_XGBOOST_JSON_START = b'{"learner":'
-_NAMES_SHOWN = 20
+_BOOSTERS = (
+    Format.XGBOOST_JSON,
+    Format.XGBOOST_UBJSON,
+    Format.XGBOOST_BINARY,
+    Format.PICKLE,
+)
+"""What AWS's XGBoost container takes several of."""
 
 
-def load(model_dir: Path) -> Model:
+@dataclass(frozen=True)
+class Loading:
+    """What holds for all files of one load."""
+
+    description: ModelDescription
+    safe: bool
+
+
+def load(
+    model_dir: Path,
+    *,
+    safe: bool = False,
+    ensemble: bool = False,
+    description: ModelDescription | None = None,
+) -> Model:
     """Return the one model among the top-level files of ``model_dir``.
+
+    With ``safe`` only formats that cannot run code are loaded. With ``ensemble`` several XGBoost
+    models answer together. ``description`` is what `describe` returned, if it was asked before.
 
     Raises ModelLoadError when there is none, more than one, or it does not load: the message
     names the files. MemoryError passes through.
     """
-    files = _visible_files(model_dir)
-    candidates = [path for path in files if _is_model(path)]
-    if not candidates:
+    description = describe(model_dir) if description is None else description
+    names = description.models or ((description.model,) if description.model else ())
+    if names:
+        found = candidates.chosen(model_dir, names, safe=safe)
+    else:
+        found = candidates.find(model_dir, safe=safe)
+    several = bool(names) or (ensemble and all(each.format in _BOOSTERS for each in found))
+    if len(found) > 1 and not several:
         raise ModelLoadError(
-            f"no model in {model_dir}: looked for {', '.join(f'*{s}' for s in LOADERS)} "
-            f"(*.json if XGBoost wrote it), found {_names(files)}"
+            f"more than one model in {model_dir}: {candidates.listed(found)}; leave one "
+            f'at the top level, or name one in {DESCRIPTION_FILE} as "model"'
         )
-    if len(candidates) > 1:
+    loading = Loading(description, safe)
+    models = [_load_one(candidate, loading) for candidate in found]
+    model = models[0] if len(models) == 1 else _together(found, models)
+    return as_described(model, description)
+
+
+def _together(found: Sequence[Candidate], models: Sequence[Model]) -> Model:
+    if any(model.framework != "xgboost" for model in models):
+        pairs = zip(found, models, strict=True)
+        held = ", ".join(f"{each.path.name} (a {model.kind})" for each, model in pairs)
+        raise ModelLoadError(f"more than one model, and not all of them are XGBoost's: {held}")
+    from manymodels.artifacts.ensemble import ensemble_model
+
+    names = [each.path.name for each in found]
+    model = ensemble_model(models, names)
+    return replace(model, origin={**model.origin, "file": ", ".join(names)})
+
+
+def _load_one(candidate: Candidate, loading: Loading) -> Model:
+    path, known = candidate.path, candidate.format
+    if loading.safe and known not in SAFE_FORMATS:
         raise ModelLoadError(
-            f"more than one model in {model_dir}: {_names(candidates)}; leave one at the top level"
+            f"{path.name} ({known.value}) is not loaded with MANYMODELS_ARTIFACTS=safe, which "
+            f"admits {', '.join(each.value for each in SAFE_FORMATS)}: what cannot run code"
         )
-    path = candidates[0]
+    if not path.stat().st_size:
+        raise ModelLoadError(f"{path.name} does not load: it is empty")
     try:
-        return LOADERS[path.suffix.lower()](path)
-    except (ModelLoadError, MemoryError):
+        model = _LOADERS[known](candidate, loading)
+    except (ManyModelsError, MemoryError):
         raise
-    except ModuleNotFoundError as error:
-        raise ModelLoadError(
-            f"{path.name} needs the module {error.name or str(error)!r}, which is not installed"
-        ) from error
     except Exception as error:
-        raise ModelLoadError(
-            f"{path.name} does not load: {type(error).__name__}: {_first_line(error)}"
-        ) from error
+        raise ModelLoadError(explain(path, error)) from error
+    return replace(model, origin={"file": path.name, "format": known.value, **model.origin})
 
 
-def _load_pickle(path: Path) -> Model:
-    # A zygote preloads the library; a process that serves another kind never pays for this one.
+# A zygote preloads the libraries; a process that serves another kind never pays for these.
+
+
+def _load_pickle(candidate: Candidate, loading: Loading) -> Model:
     from manymodels.artifacts.pickled import load_pickle
 
-    return load_pickle(path)
+    return load_pickle(candidate.path, loading.description)
 
 
-def _load_booster(path: Path) -> Model:
+def _load_skops(candidate: Candidate, loading: Loading) -> Model:
+    from manymodels.artifacts.pickled import load_skops
+
+    return load_skops(candidate.path, loading.description, safe=loading.safe)
+
+
+def _load_booster(candidate: Candidate, loading: Loading) -> Model:
     from manymodels.artifacts.booster import load_booster
 
-    return load_booster(path)
+    return load_booster(candidate.path, loading.description.threads)
 
 
-LOADERS: Mapping[str, Callable[[Path], Model]] = {
-    ".joblib": _load_pickle,
-    ".pkl": _load_pickle,
-    ".pickle": _load_pickle,
-    ".ubj": _load_booster,
-    ".json": _load_booster,
+def _load_old_booster(candidate: Candidate, loading: Loading) -> Model:
+    from manymodels.artifacts.booster import load_old_booster
+
+    return load_old_booster(candidate.path, loading.description.threads)
+
+
+def _load_lightgbm(candidate: Candidate, loading: Loading) -> Model:
+    from manymodels.artifacts.lightgbm_model import load_lightgbm
+
+    return load_lightgbm(candidate.path, loading.description.threads)
+
+
+def _load_onnx(candidate: Candidate, loading: Loading) -> Model:
+    from manymodels.artifacts.onnx_model import load_onnx
+
+    description = loading.description
+    return load_onnx(candidate.path, description.threads, description.class_labels)
+
+
+def _load_network(candidate: Candidate, loading: Loading) -> Model:
+    from manymodels.artifacts.mxnet_model import load_mxnet
+
+    if candidate.network is None:
+        raise ModelLoadError(f"{candidate.path.name} is no symbol file of a network")
+    return load_mxnet(candidate.network)
+
+
+def _refuse(candidate: Candidate, loading: Loading) -> Model:
+    raise ModelLoadError(
+        f"{candidate.path.name} does not load: it is neither a model that XGBoost saved (JSON, "
+        "UBJSON) nor a pickle"
+    )
+
+
+_LOADERS: Mapping[Format, Callable[[Candidate, Loading], Model]] = {
+    Format.PICKLE: _load_pickle,
+    Format.SKOPS: _load_skops,
+    Format.XGBOOST_JSON: _load_booster,
+    Format.XGBOOST_UBJSON: _load_booster,
+    Format.XGBOOST_BINARY: _load_old_booster,
+    Format.XGBOOST_UNKNOWN: _refuse,
+    Format.LIGHTGBM: _load_lightgbm,
+    Format.ONNX: _load_onnx,
+    Format.MXNET: _load_network,
 }
-
-
-def _visible_files(model_dir: Path) -> list[Path]:
-    """Top-level files by name, without dot files (.DS_Store, macOS's ._model.pkl)."""
-    try:
-        entries = sorted(model_dir.iterdir())
-    except OSError as error:
-        raise ModelLoadError(f"{model_dir} cannot be read: {error.strerror}") from error
-    return [path for path in entries if not path.name.startswith(".") and path.is_file()]
-
-
-def _is_model(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    return suffix in LOADERS and (suffix != ".json" or _is_xgboost_json(path))
-
-
-def _is_xgboost_json(path: Path) -> bool:
-    # What XGBoost wrote itself is told by its first bytes: parsing twice would double the load.
-    with path.open("rb") as file:
-        if file.read(len(_XGBOOST_JSON_START)) == _XGBOOST_JSON_START:
-            return True
-    try:
-        content = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(content, dict) and "learner" in content
-
-
-def _names(paths: list[Path]) -> str:
-    shown = [path.name for path in paths[:_NAMES_SHOWN]]
-    if len(paths) > _NAMES_SHOWN:
-        shown.append(f"{len(paths) - _NAMES_SHOWN} more")
-    return ", ".join(shown) or "no files"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
