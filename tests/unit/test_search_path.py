@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import pytest
 
-from manymodels.artifacts import search_path
+from manymodels.artifacts import loaded_modules, search_path
 from tests.unit.model_files import imports_restored, package, write
 
 
@@ -108,6 +108,21 @@ def test_what_was_built_on_a_package_is_imported_anew_with_it(server, model):
     search_path.extend(model)
     assert importlib.import_module("user_of_user").user.__version__ == "2.0"
     assert importlib.import_module("other") is other
+
+
+def test_what_was_remembered_before_holds_with_what_was_imported_since(server, model, monkeypatch):
+    monkeypatch.setattr(loaded_modules, "_remembered", {})
+    write(server, {**package("base", "1.0"), "user.py": "from base import __version__, part\n"})
+    write(server, {"later.py": "import user\n"})
+    importlib.import_module("user")
+    loaded_modules.remember()
+    before = importlib.import_module("later")
+    for version in ("2.0", "3.0"):
+        own = model / version
+        vendored(own, "base", version)
+        assert search_path.extend(own) == ()
+        assert importlib.import_module("user").__version__ == version
+        assert importlib.import_module("later") is not before
 
 
 def test_what_the_model_has_imported_of_its_own_stays(model):

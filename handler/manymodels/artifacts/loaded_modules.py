@@ -12,12 +12,25 @@ import importlib.machinery
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from types import FunctionType, ModuleType
 
 _MAPPED_FILES = "/proc/self/maps"
 _NATIVE_SUFFIXES = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 _SERVER = ("manymodels", "mms")
 _LEFT_ALONE = frozenset({*sys.stdlib_module_names, *_SERVER, "__main__", "__mp_main__"})
+_remembered: dict[str, frozenset[str]] = {}
+
+
+def remember() -> None:
+    """Find out once, before forking, what every module holds on to.
+
+    To look at all globals is to write to nearly every page of what is imported, by their reference
+    counts. A zygote that has done it once after its imports spares its forks a copy of them.
+    """
+    for name, module in list(sys.modules.items()):
+        if name not in sys.stdlib_module_names:
+            _remembered[name] = _references(name, module)
 
 
 def left_alone(name: str) -> bool:
@@ -29,44 +42,66 @@ def server_uses(name: str) -> bool:
     """Tell whether the server's own modules hold on to a module or something of it."""
     top = name.partition(".")[0]
     return any(
-        top in _references(module)
+        top in _references(owner, module)
         for owner, module in list(sys.modules.items())
         if owner.partition(".")[0] in _SERVER
     )
 
 
-def irreplaceable(units: Collection[str], siblings: Mapping[str, Collection[str]]) -> set[str]:
-    """Return which of the loaded modules ``units`` a new import must not replace.
+class Loaded:
+    """Imported modules that a model brings itself, and what was built on them.
 
-    ``siblings`` has, for a unit, the units of the same distribution, itself among them: they are
-    replaced together or not at all.
+    Args:
+        units: their names: of top-level modules and packages, or of those in a namespace package.
     """
-    users, native = _users(units), _native(units)
-    kept: set[str] = set()
-    while True:
-        more = {
+
+    def __init__(self, units: Collection[str]) -> None:
+        self._units = units
+
+    @cached_property
+    def _users(self) -> Mapping[str, set[str]]:
+        return _users(self._units)
+
+    def irreplaceable(self, siblings: Mapping[str, Collection[str]]) -> set[str]:
+        """Return which of the units a new import must not replace.
+
+        ``siblings`` has, for a unit, the units of the same distribution, itself among them: they
+        are replaced together or not at all.
+        """
+        units = set(self._units)
+        # Most that is kept is native itself, which is found without a look at everything else.
+        kept = {sibling for unit in _native(units, units) for sibling in siblings[unit]}
+        native = _native(units) if units - kept else set()
+        while more := {
             sibling
-            for unit in units
-            if _closure(unit, users) & (native | kept)
+            for unit in units - kept
+            if self._closure(unit) & (native | kept)
             for sibling in siblings[unit]
-        }
-        if more <= kept:
-            return kept
-        kept |= more
+        }:
+            kept |= more
+        return kept
 
+    def forget(self, units: Collection[str]) -> None:
+        """Drop units, their submodules and what was built on them, to be imported anew."""
+        dropped = {owner for unit in units for owner in self._closure(unit)}
+        for name in list(sys.modules):
+            if not left_alone(name) and _owner(name, self._units) in dropped:
+                drop(name)
 
-def forget(units: Collection[str]) -> None:
-    """Drop modules, their submodules and what was built on them, to be imported anew."""
-    users = _users(units)
-    dropped = {owner for unit in units for owner in _closure(unit, users)}
-    for name in list(sys.modules):
-        if not left_alone(name) and _owner(name, units) in dropped:
-            drop(name)
+    def _closure(self, unit: str) -> set[str]:
+        """Return a unit, what was built on it, what was built on that, and so on."""
+        reached, waiting = {unit}, [unit]
+        while waiting:
+            for user in self._users.get(waiting.pop(), set()) - reached:
+                reached.add(user)
+                waiting.append(user)
+        return reached
 
 
 def drop(name: str) -> None:
     """Take one module out of sys.modules and out of its package."""
     module = sys.modules.pop(name, None)
+    _remembered.pop(name, None)
     parent, _, last = name.rpartition(".")
     package = sys.modules.get(parent)
     if package is not None and vars(package).get(last) is module:
@@ -83,16 +118,6 @@ def _owner(name: str, units: Collection[str]) -> str:
     return name.partition(".")[0]
 
 
-def _closure(unit: str, users: Mapping[str, set[str]]) -> set[str]:
-    """Return a unit, what was built on it, what was built on that, and so on."""
-    reached, waiting = {unit}, [unit]
-    while waiting:
-        for user in users.get(waiting.pop(), set()) - reached:
-            reached.add(user)
-            waiting.append(user)
-    return reached
-
-
 def _users(units: Collection[str]) -> dict[str, set[str]]:
     """Return, for whatever is imported, what else holds on to something of it."""
     users: dict[str, set[str]] = {}
@@ -100,15 +125,17 @@ def _users(units: Collection[str]) -> dict[str, set[str]]:
         if left_alone(name):
             continue
         user = _owner(name, units)
-        for reference in _references(module):
+        for reference in _references(name, module):
             owner = _owner(reference, units)
             if not f"{owner}.".startswith(f"{user}."):  # a package has its modules for attributes
                 users.setdefault(owner, set()).add(user)
     return users
 
 
-def _references(module: ModuleType) -> set[str]:
+def _references(module_name: str, module: ModuleType) -> frozenset[str]:
     """Return the modules that a module's globals are, or come from."""
+    if module_name in _remembered:
+        return _remembered[module_name]
     found = set()
     for value in list(getattr(module, "__dict__", {}).values()):
         # No attribute of a value is asked for that the value could compute: some import on demand.
@@ -121,24 +148,29 @@ def _references(module: ModuleType) -> set[str]:
         if isinstance(name, str):
             found.add(name)
             found.add(name.partition(".")[0])
-    return found
+    return frozenset(found)
 
 
-def _native(units: Collection[str]) -> set[str]:
+def _native(units: Collection[str], among: Collection[str] | None = None) -> set[str]:
     """Return what has loaded native code, as extension modules or by ctypes."""
     mapped = set(_mapped_directories())
     found = set()
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or left_alone(name):
+        owner = _owner(name, units)
+        if owner in found or left_alone(name) or (among is not None and owner not in among):
             continue
-        if file.endswith(_NATIVE_SUFFIXES):
-            found.add(_owner(name, units))
-        elif os.path.basename(file) == "__init__.py" and mapped:
-            package = os.path.realpath(os.path.dirname(file))
-            if any(each == package or each.startswith(f"{package}/") for each in mapped):
-                found.add(_owner(name, units))
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and (file.endswith(_NATIVE_SUFFIXES) or _has_mapped(file, mapped)):
+            found.add(owner)
     return found
+
+
+def _has_mapped(file: str, mapped: Collection[str]) -> bool:
+    """Tell whether a library in or below a package's directory is in memory."""
+    if os.path.basename(file) != "__init__.py":
+        return False
+    package = os.path.realpath(os.path.dirname(file))
+    return any(each == package or each.startswith(f"{package}/") for each in mapped)
 
 
 def _mapped_directories() -> Iterator[str]:

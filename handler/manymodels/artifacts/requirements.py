@@ -121,7 +121,7 @@ class _Installed:
         satisfying = next((each for each in own if _satisfies(each, needed.versions)), None)
         if own and conflict is None:
             if satisfying is None:
-                yield _Fault(f"needs {needed.text}, the model brings {own[0].version}")
+                yield _Fault(f"needs {needed.text}, the model brings {_version(own[0])}")
             else:
                 yield from self._faults_of_extras(satisfying, needed)
         elif conflict is None and self._brings_unlabelled(name):
@@ -142,7 +142,7 @@ class _Installed:
                 curable=False,
             )
         elif found is not None:
-            yield _Fault(f"needs {needed.text}, the server has {found.version}")
+            yield _Fault(f"needs {needed.text}, the server has {_version(found)}")
         else:
             yield _Fault(f"needs {needed.text}, which is not installed")
 
@@ -179,13 +179,17 @@ def _distributions(name: str, path: Sequence[str]) -> list[importlib.metadata.Di
 def _satisfies(found: importlib.metadata.Distribution, versions: SpecifierSet) -> bool:
     from packaging.version import InvalidVersion
 
-    version: str | None = found.version  # None where the metadata has been cut short
+    version = _version(found)
     if version is None or not versions:
         return True
     try:
         return versions.contains(version, prereleases=True)
     except InvalidVersion:
         return False
+
+
+def _version(found: importlib.metadata.Distribution) -> str | None:
+    return search_path.field_of(found, "Version")
 
 
 def _canonical(name: str) -> str:

@@ -83,6 +83,12 @@ def put_first(directories: Sequence[Path], behind: Sequence[Path] = ()) -> tuple
     return conflicts
 
 
+def field_of(distribution: importlib.metadata.Distribution, field: str) -> str | None:
+    """Return a field of a distribution's metadata, None where that has been cut short."""
+    values = distribution.metadata.get_all(field)
+    return str(values[0]) if values else None
+
+
 def _make_way(new: Sequence[str], entries: Sequence[str]) -> list[Conflict]:
     """Forget what ``new`` directories bring and is imported from none of ``entries``."""
     units = {
@@ -98,12 +104,13 @@ def _make_way(new: Sequence[str], entries: Sequence[str]) -> list[Conflict]:
         unit: [each for each in units if each == unit or _same(sources, each, unit)]
         for unit in units
     }
-    kept = loaded_modules.irreplaceable(units, siblings)
+    loaded = loaded_modules.Loaded(units)
+    kept = loaded.irreplaceable(siblings)
     conflicts = {
         conflict.distribution: conflict
         for conflict in (_conflict(unit, sources.get(unit)) for unit in sorted(kept, reverse=True))
     }
-    loaded_modules.forget(units - kept)
+    loaded.forget(units - kept)
     return [each for each in conflicts.values() if each.differs]
 
 
@@ -167,12 +174,12 @@ def _same(distributions: dict[str, importlib.metadata.Distribution], one: str, o
 
 
 def _conflict(unit: str, vendored: importlib.metadata.Distribution | None) -> Conflict:
-    name = unit if vendored is None else str(vendored.metadata["Name"] or unit)
+    name = None if vendored is None else field_of(vendored, "Name")
     return Conflict(
         unit,
-        name,
-        _loaded_version(unit, name),
-        None if vendored is None else vendored.version,
+        name or unit,
+        _loaded_version(unit, name or unit),
+        None if vendored is None else field_of(vendored, "Version"),
         loaded_modules.server_uses(unit),
     )
 
@@ -185,6 +192,6 @@ def _loaded_version(unit: str, distribution: str) -> str | None:
     for _ in range(levels):
         directory = os.path.dirname(directory)
     for found in importlib.metadata.distributions(name=distribution, path=[directory]):
-        return found.version
+        return field_of(found, "Version")
     version = vars(module).get("__version__")
     return version if isinstance(version, str) else None
