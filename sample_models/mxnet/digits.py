@@ -65,7 +65,7 @@ def train_gluon(workspace: Workspace) -> None:
     images = rows.reshape(-1, 1, 8, 8)
     _seed()
     network = _network()
-    trainer = gluon.Trainer(network.collect_params(), "adam", kvstore=None)
+    trainer = gluon.Trainer(network.collect_params(), "adam", {"learning_rate": 0.01}, kvstore=None)
     loss = gluon.loss.SoftmaxCrossEntropyLoss()
     for start in range(0, EPOCHS * len(images), BATCH):
         chosen = np.arange(start, start + BATCH) % len(images)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ _WIDTH_KEPT = {
     *("_plus_scalar", "_minus_scalar", "_mul_scalar", "_div_scalar"),
 }
 _IMAGES = {"Convolution", "Deconvolution", "LRN", "Pad", "Pooling", "UpSampling"}
+_ARRAYS_HEAD = struct.Struct("<QQQI")
+"""A list's magic number, a reserved one, how many arrays there are, the first one's magic."""
+_NUMPY_ARRAY = 0xF993FACA
 _GLUON_ATTRIBUTES = {"__dtype__", "__lr_mult__", "__wd_mult__"}
 _SHAPES_EXAMPLE = '[{"name": "data", "shape": [1, 3, 224, 224]}]'
 
@@ -181,6 +185,16 @@ def read_shapes(path: Path) -> dict[str, Shape]:
     if not shapes:
         raise ModelLoadError(f"{path.name} names no input; it should be as {_SHAPES_EXAMPLE}")
     return shapes
+
+
+def has_numpy_shapes(path: Path) -> bool:
+    """Whether a parameters file was written by MXNet's numpy interface.
+
+    MXNet reads such a file, and no other, only when it is told so before.
+    """
+    with path.open("rb") as file:
+        head = file.read(_ARRAYS_HEAD.size)
+    return len(head) == _ARRAYS_HEAD.size and _ARRAYS_HEAD.unpack(head)[-1] == _NUMPY_ARRAY
 
 
 def size(shape: Shape) -> int:

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from manymodels.artifacts.model import Model
-from manymodels.artifacts.mxnet_files import Graph, MxnetFiles, Shape, candidates, read_shapes
+from manymodels.artifacts.mxnet_files import (
+    Graph,
+    MxnetFiles,
+    Shape,
+    candidates,
+    has_numpy_shapes,
+    read_shapes,
+)
 from manymodels.artifacts.mxnet_library import import_mxnet, loading
 from manymodels.artifacts.mxnet_network import Input, Network, batch_of_one
 from manymodels.content import Columns
@@ -75,12 +82,20 @@ def _model(files: MxnetFiles, graph: Graph, network: Network, version: str) -> M
 
 
 def _read_params(mx: Any, path: Path) -> dict[str, Any]:
-    """Return arrays by name, without the ``arg:`` and ``aux:`` that a checkpoint puts before."""
-    with loading(mx, path):
+    """Return arrays by name, without the ``arg:`` and ``aux:`` that a checkpoint puts before.
+
+    What was trained in half precision is widened: on a CPU, MXNet's layers do not compute in it.
+    """
+    with loading(mx, path), mx.util.np_shape(has_numpy_shapes(path)):
         arrays = mx.nd.load(str(path))
     if not isinstance(arrays, dict):
         raise ModelLoadError(f"{path.name} holds arrays without names, which are no parameters")
-    return {re.sub("^(arg|aux):", "", name): array for name, array in arrays.items()}
+    return {
+        re.sub("^(arg|aux):", "", name): array.astype(np.float32)
+        if array.dtype == np.float16
+        else array
+        for name, array in arrays.items()
+    }
 
 
 def _inputs(

@@ -20,8 +20,8 @@ from manymodels.artifacts.mxnet_files import Shape, size
 from manymodels.artifacts.mxnet_library import reason
 from manymodels.errors import BadRequest
 
-_BATCH_SIZES = 64
-"""So many sizes of batches are remembered with the shapes that they give the labels."""
+_BATCH_SIZES = 8
+"""For so many sizes of batches the arrays that stand for labels are kept."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Network:
         self._inputs = inputs
         self._labels = labels
         self._types = _input_types(mx, symbol, inputs, params)
-        self._label_shapes = lru_cache(_BATCH_SIZES)(self._infer_label_shapes)
+        self._label_arrays = lru_cache(_BATCH_SIZES)(self._make_label_arrays)
         types = {**self._types, **dict.fromkeys(labels, np.float32)}
         self.block = _block(mx, symbol, types, params)
         one = batch_of_one(inputs)
@@ -92,15 +92,14 @@ class Network:
             yield self._mx.nd.array(values, dtype=self._types[each.name])
             start = end
         if self._labels:
-            for shape in self._label_shapes(tuple(shapes.items())):
-                yield self._mx.nd.zeros(shape)
+            yield from self._label_arrays(tuple(shapes.items()))
 
-    def _infer_label_shapes(self, shapes: tuple[tuple[str, Shape], ...]) -> list[Shape]:
+    def _make_label_arrays(self, shapes: tuple[tuple[str, Shape], ...]) -> list[Any]:
         # No prediction depends on a label, but a loss is not run without one either.
         found, _, _ = self._symbol.infer_shape(**dict(shapes))
         by_name = dict(zip(self._symbol.list_arguments(), found or (), strict=False))
         n_rows = shapes[0][1][0]
-        return [by_name.get(name, (n_rows,)) for name in self._labels]
+        return [self._mx.nd.zeros(by_name.get(name, (n_rows,))) for name in self._labels]
 
     def _infer_n_outputs(self, one: Mapping[str, Shape]) -> int | None:
         _, outputs, _ = self._symbol.infer_shape(**one)
