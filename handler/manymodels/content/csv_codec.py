@@ -1,126 +1,124 @@
-"""text/csv: numbers in rows, without a header line."""
+"""text/csv: rows of numbers or of text, with a header or without (RFC 4180)."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from manymodels.content.table import Columns, Table
+from manymodels.content import csv_dialect
+from manymodels.content.body_text import as_text, shortened
+from manymodels.content.cells import (
+    Source,
+    any_table_of,
+    check_widths,
+    same_columns,
+    table_of_columns,
+    table_of_rows,
+)
+from manymodels.content.csv_numbers import as_written, number, numbers, plain_rows, typed
+from manymodels.content.table import Columns, Table, text_positions
 from manymodels.errors import BadRequest
 
-_SHOWN = 60
-_CRLF = "\r\n"
+_SOURCE = Source("CSV")
+_NUMERIC_ROW = "0"
 
 
 def decode_csv(body: object, parameters: Mapping[str, str], columns: Columns) -> Table:
-    """Return the rows of a CSV body; see `_decode`."""
-    return Table(_decode(body))
+    """Return the rows of a CSV body, and their names if it has a header.
 
-
-def _decode(body: object) -> NDArray[np.float64]:
-    """Return the rows of a CSV body, shape (n_rows, n_features).
-
-    An empty field is NaN, blank lines are skipped. Raises BadRequest that names the row (from 1,
-    blank lines not counted) and the text that is not a number.
+    The parameters ``header`` (present, absent), ``delimiter`` and ``charset`` say what is not
+    found out by itself, see `csv_dialect`. An empty field is a missing value, lines of white space
+    are skipped. A column is whole numbers, numbers, true and false, or text, whichever all its
+    fields are; a model of numbers gets float64. Raises BadRequest that names the row (from 1, the
+    header and blank lines not counted) and the column of what is wrong.
     """
-    text = _text(body)
-    line = text.strip()
-    if not line:
-        raise BadRequest("the CSV body is empty")
-    if "\n" not in line and "\r" not in line and "_" not in line and line.isascii():
-        return _read_line(line)
-    if '"' in text:  # loadtxt takes a quote that never closes: a body cut short would be a value
-        return _read_with_care(text)
-    try:
-        return np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2, comments=None)
-    except ValueError:  # for an empty field too, and it counts rows from 0 or 1 as the case may be
-        return _read_with_care(text)
-
-
-def encode_csv(predictions: NDArray[Any]) -> bytes:
-    """Return one line a row; text is quoted by RFC 4180 where it has to be."""
-    array = np.atleast_1d(predictions)
-    if array.dtype.kind == "f" and array.dtype.itemsize < np.dtype(np.float64).itemsize:
-        # Widened to a Python float, a float32's 0.1 would be written 0.10000000149011612.
-        array = array.astype(str)
-    if array.ndim == 1 and predictions.dtype.kind in "fiub":
-        return "".join([f"{value}\n" for value in array.tolist()]).encode()
-    table = array[:, np.newaxis] if array.ndim == 1 else array
-    lines = _Lines()
-    csv.writer(lines, lineterminator=_CRLF).writerows(table.tolist())
-    return "".join(lines.written).encode()
-
-
-class _Lines:
-    """Lines ended by a line feed, as numbers are, from a writer told to end them by CRLF.
-
-    Told to end them by a line feed it leaves a carriage return in a text unquoted (before 3.13).
-    """
-
-    def __init__(self) -> None:
-        self.written: list[str] = []
-
-    def write(self, line: str) -> None:
-        self.written.append(line.removesuffix(_CRLF) + "\n")
-
-
-def _text(body: object) -> str:
-    if isinstance(body, str):
-        return body
-    if not isinstance(body, (bytes, bytearray, memoryview)):
-        raise BadRequest(f"the CSV body is not text but {type(body).__name__}")
-    try:
-        return str(body, "utf-8")
-    except UnicodeDecodeError as error:
-        raise BadRequest(
-            f"the CSV body is not UTF-8: {error.reason} at byte {error.start}"
-        ) from error
-
-
-def _read_line(line: str) -> NDArray[np.float64]:
-    """One row, the usual request: in a cold cache loadtxt costs twice as much."""
-    try:
-        return np.array([[float(field) for field in line.split(",")]])
-    except ValueError:
-        return _read_with_care(line)
-
-
-def _read_with_care(text: str) -> NDArray[np.float64]:
-    rows: list[list[float]] = []
-    for fields in _fields(text.removeprefix("\ufeff")):
-        number = len(rows) + 1
-        if rows and len(fields) != len(rows[0]):
-            raise BadRequest(f"CSV row {number} has {len(fields)} values, row 1 has {len(rows[0])}")
-        rows.append([_number(field, number, column) for column, field in enumerate(fields, 1)])
+    if not parameters and isinstance(body, (bytes, bytearray)):
+        table = _plain(bytes(body), None, columns)
+        if table is not None:
+            return table
+    text = as_text(body, parameters, "CSV")
+    delimiter = csv_dialect.delimiter_of(text, parameters, columns)
+    declared = csv_dialect.header_declared(parameters)
+    if delimiter == csv_dialect.COMMA:
+        table = _plain_text(text, declared, columns)
+        if table is not None:
+            return table
+    rows = list(csv_dialect.fields(text, delimiter))
     if not rows:
         raise BadRequest("the CSV body is empty")
-    return np.array(rows, dtype=np.float64)
+    names = None
+    if declared or (declared is None and csv_dialect.has_header(rows[0], rows[1:], columns)):
+        names = tuple(field.strip() for field in rows[0])
+        del rows[0]
+        if not rows:
+            raise BadRequest("the CSV body has a header and no rows")
+    return _table(rows, names, columns)
 
 
-def _fields(text: str) -> Iterator[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        yield from (
-            row for row in reader if len(row) > 1 or (row and (row[0].strip() or not row[0]))
-        )
-    except csv.Error as error:
-        raise BadRequest(f"the CSV body is malformed at line {reader.line_num}: {error}") from error
+def _plain(body: bytes, names: tuple[str, ...] | None, columns: Columns) -> Table | None:
+    """Return a body of plain numbers as a table, None if it is not that."""
+    if columns.text:
+        return None  # such a column is wanted as it is written
+    rows = plain_rows(body)
+    if rows is None:
+        return None
+    if not all(rows):
+        rows = [row for row in rows if row]
+        if not rows:
+            raise BadRequest("the CSV body is empty")
+    return table_of_rows(rows, names, columns, _SOURCE, plain=True)
 
 
-def _number(field: str, row: int, column: int) -> float:
-    text = field.strip()
-    if not text:
-        return float("nan")
-    try:
-        # float() also takes 1_000 and the digits of other scripts, which loadtxt does not.
-        if "_" not in text and text.isascii():
-            return float(text)
-    except ValueError:
-        pass
-    shown = field if len(field) <= _SHOWN else field[:_SHOWN] + "..."
-    raise BadRequest(f"CSV row {row}, column {column}: {shown!r} is not a number")
+def _plain_text(text: str, declared: bool | None, columns: Columns) -> Table | None:
+    """Return plain numbers, with a header above them or without, as a table."""
+    if not declared and text.isascii():
+        table = _plain(text.encode(), None, columns)
+        if table is not None:
+            return table
+    line, _, rest = text.partition("\n")
+    if declared is False or line.count('"') % 2 or not rest.isascii() or not rest.strip():
+        return None
+    first = next(csv_dialect.fields(line, csv_dialect.COMMA), None)
+    if first is None:
+        return None
+    # Below it there are only numbers, or the table that is returned is None.
+    if declared or csv_dialect.has_header(first, [[_NUMERIC_ROW] * len(first)], columns):
+        return _plain(rest.encode(), tuple(field.strip() for field in first), columns)
+    return None
+
+
+def _table(rows: Sequence[Sequence[str]], names: tuple[str, ...] | None, columns: Columns) -> Table:
+    check_widths(rows, names, _SOURCE)
+    if not same_columns(names, columns):
+        return any_table_of(names)
+    if columns.numbers:
+        return Table(_numbers(rows, names), names)
+    text = text_positions(columns, names, len(rows[0]))
+    cells = [
+        as_written(column) if position in text else typed(column)
+        for position, column in enumerate(zip(*rows, strict=True))
+    ]
+    return table_of_columns(cells, names, columns)
+
+
+def _numbers(rows: Sequence[Sequence[str]], names: tuple[str, ...] | None) -> NDArray[np.float64]:
+    shape = len(rows), len(rows[0])
+    plain = numbers(list(chain.from_iterable(rows)))
+    if plain is not None:
+        return np.array(plain, dtype=np.float64).reshape(shape)
+    found = [
+        [_number(field, index, column, names) for column, field in enumerate(row)]
+        for index, row in enumerate(rows)
+    ]
+    return np.array(found, dtype=np.float64)
+
+
+def _number(field: str, index: int, column: int, names: tuple[str, ...] | None) -> float:
+    value = number(field)
+    if value is None:
+        at = _SOURCE.cell(index, column, names)
+        raise BadRequest(f"{at}: {shortened(field)!r} is not a number")
+    return value

@@ -1,108 +1,80 @@
-"""application/json: a list of rows, one row, or either under "instances" or "inputs"."""
+"""application/json: rows in any of the forms that clients write them in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from manymodels.content import arrays
+from manymodels.content.body_text import as_text
+from manymodels.content.cells import Source
+from manymodels.content.json_rows import table_of_value
 from manymodels.content.table import Columns, Table
 from manymodels.errors import BadRequest
 
-_ROWS_KEYS = ("instances", "inputs")
-_SHOWN = 60
+PREDICTIONS = "predictions"
+_SOURCE = Source("JSON")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def decode_json(body: object, parameters: Mapping[str, str], columns: Columns) -> Table:
-    """Return the rows of a JSON body; see `_decode`."""
-    return Table(_decode(body))
+    """Return the rows of a JSON body, see `json_rows.table_of_value` for its forms.
 
-
-def _decode(body: object) -> NDArray[np.float64]:
-    """Return the rows of a JSON body, shape (n_rows, n_features); null is NaN.
-
-    A flat list is one row. ``body`` is the text, or what a parser made of it. Raises BadRequest
-    that names the row and column (from 1) and the value that is not a number.
+    ``body`` is the text, or what a parser made of it; null is a missing value. Raises BadRequest
+    that names the row and column (from 1) of what is wrong.
     """
-    value = _rows_of(_parse(body))
-    try:
-        array: NDArray[Any] | None = np.array(value)
-    except ValueError:  # ragged
-        array = None
-    if array is None or array.dtype.kind not in "fiub":
-        array = _read_with_care(value)
-    if array.ndim == 1:
-        array = array.reshape(1, -1)
-    if array.ndim != 2:
-        raise BadRequest(f"the JSON body is nested {array.ndim} lists deep; rows of numbers are 2")
-    if array.shape[1] == 0:
-        raise BadRequest("the JSON body's rows have no values")
-    return array.astype(np.float64, copy=False)
+    if parameters or not isinstance(body, (bytes, bytearray, memoryview, str)):
+        return _decode(body, parameters, columns)
+    value = parse(body)
+    return table_of_value(value, columns, _SOURCE, plain=_is_plain(body, value))
 
 
 def encode_json(predictions: NDArray[Any]) -> bytes:
     """Return a JSON list, of lists where there is more than one output; NaN is null."""
-    try:
-        return orjson.dumps(predictions, option=orjson.OPT_SERIALIZE_NUMPY)
-    except TypeError:  # text, objects, and what is not contiguous
-        return orjson.dumps(predictions.tolist(), option=orjson.OPT_SERIALIZE_NUMPY)
+    if predictions.dtype == np.float64 and predictions.flags.c_contiguous and predictions.ndim:
+        return orjson.dumps(predictions, option=arrays.OPTIONS)
+    return arrays.dumps(arrays.as_written(np.atleast_1d(predictions)))
 
 
-def _parse(body: object) -> object:
-    if not isinstance(body, (bytes, bytearray, memoryview, str)):
-        return body
+def encode_json_records(keys: Sequence[str], columns: Sequence[Any]) -> bytes:
+    """Return ``{"predictions": [{key: value, ...}, ...]}``, a record a row.
+
+    A column has shape (n_rows,) or (n_rows, k), whose k values are a list.
+    """
+    return arrays.dumps({PREDICTIONS: records(keys, columns)})
+
+
+def records(keys: Sequence[str], columns: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return a record a row of columns of shape (n_rows,) or (n_rows, k)."""
+    rows = zip(*map(arrays.cells_of, columns), strict=True)
+    return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+def parse(body: bytes | bytearray | memoryview | str) -> object:
+    """Return what a JSON text says; BadRequest where it is none."""
     try:
         parsed: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if isinstance(body, bytes) and body.startswith(_BYTE_ORDER_MARK):
+            return parse(body.removeprefix(_BYTE_ORDER_MARK))
         raise BadRequest(f"the body is not JSON: {error}") from error
     return parsed
 
 
-def _rows_of(value: object) -> list[Any]:
-    if isinstance(value, dict):
-        key = next((key for key in _ROWS_KEYS if key in value), None)
-        if key is None:
-            raise BadRequest(
-                'the JSON object has neither "instances" nor "inputs" but '
-                + (_shown(list(value)) if value else "no key at all")
-            )
-        value = value[key]
-    if not isinstance(value, list):
-        raise BadRequest(f"the JSON body's rows are {_shown(value)}, not a list")
-    if not value:
-        raise BadRequest("the JSON body has no rows")
-    return value
+def _decode(body: object, parameters: Mapping[str, str], columns: Columns) -> Table:
+    """Decode with parameters, of which only the charset matters, or what is parsed already."""
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        body = as_text(body, parameters, "JSON")
+    value = parse(body) if isinstance(body, str) else body
+    return table_of_value(value, columns, _SOURCE, plain=False)
 
 
-def _read_with_care(value: list[Any]) -> NDArray[np.float64]:
-    rows = value if isinstance(value[0], list) else [value]
-    numbers: list[list[float]] = []
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, list):
-            raise BadRequest(f"JSON row {number} is {_shown(row)}, not a list of numbers")
-        if len(row) != len(rows[0]):
-            raise BadRequest(f"JSON row {number} has {len(row)} values, row 1 has {len(rows[0])}")
-        numbers.append([_number(cell, number, column) for column, cell in enumerate(row, 1)])
-    return np.array(numbers, dtype=np.float64)
-
-
-def _number(cell: object, row: int, column: int) -> float:
-    if cell is None:
-        return float("nan")
-    if isinstance(cell, (int, float)):
-        try:
-            return float(cell)
-        except OverflowError:  # an integer of hundreds of digits, from a parser other than ours
-            pass
-    raise BadRequest(f"JSON row {row}, column {column}: {_shown(cell)} is not a number")
-
-
-def _shown(value: object) -> str:
-    try:
-        text = orjson.dumps(value).decode()
-    except TypeError:
-        text = type(value).__name__
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+def _is_plain(body: bytes | bytearray | memoryview | str, value: object) -> bool:
+    """Whether the only text in a body is the key that wraps its rows: then no cell is one."""
+    if isinstance(body, bytes):
+        return body.count(b'"') == (2 if isinstance(value, dict) else 0)
+    return False

@@ -58,10 +58,11 @@ def arrange(table: Table, columns: Columns) -> Any:
     if names is not None and columns.names is not None:
         values = _in_order(values, names, columns.names)
         names = columns.names
-    if columns.count is not None and values.shape[1] != columns.count:
-        raise BadRequest(
-            f"the model takes {columns.count} features, the request has {values.shape[1]}"
-        )
+    count = columns.count
+    if count is None and columns.names is not None:
+        count = len(columns.names)
+    if count is not None and values.shape[1] != count:
+        raise BadRequest(f"the model takes {count} features, the request has {values.shape[1]}")
     if hasattr(values, "tocsr"):
         values = _dense_if_small(values)
     if columns.numbers:
