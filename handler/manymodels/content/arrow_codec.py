@@ -19,6 +19,7 @@ from manymodels.content.table import Columns, Table
 from manymodels.errors import BadRequest, PayloadTooLarge
 
 _FILE_MAGIC = b"ARROW1\0\0"
+_PARQUET_MAGIC = b"PAR1"
 _BATCH_ROWS = 8192
 _MOST_COLUMNS = 10_000
 _TEXT_CELL_BYTES = 64
@@ -112,6 +113,8 @@ def _parquet_batches(body: bytes) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import parquet
 
+    if not body.endswith(_PARQUET_MAGIC):
+        raise BadRequest("the Parquet body does not end as a Parquet file does, with PAR1")
     footer = int.from_bytes(body[-8:-4], "little")
     if footer > _FOOTER_BYTES:
         raise PayloadTooLarge(

@@ -129,11 +129,11 @@ def _pairs_with_care(number: int, line: bytes) -> Pairs:
         _value(fields.pop(0), number, "the label")
     indices, values = [], []
     for field in fields:
-        index, _, value = field.partition(b":")
+        index, colon, value = field.partition(b":")
         if index == b"qid":
             continue
         # Bounded, for Python reads thousands of digits by a slow method.
-        if not index.isdigit() or len(index) > _INDEX_DIGITS:
+        if not colon or not index.isdigit() or len(index) > _INDEX_DIGITS:
             raise BadRequest(f"libsvm line {number}: {_shown(field)} is not index:value")
         indices.append(int(index))
         values.append(_value(value, number, f"the value of index {index.decode()}"))

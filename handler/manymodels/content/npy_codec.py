@@ -151,8 +151,6 @@ def _read_header(body: bytes, what: str) -> _Header:
     except (*_HEADER_FAULTS, tokenize.TokenError) as error:
         reason = str(error).partition("\n")[0]
         raise BadRequest(f"{what} is not an array in NPY's format: {reason}") from error
-    if any(length < 0 for length in shape):
-        raise BadRequest(f"{what} claims shape {_shown(shape)}")
     return _Header(shape, fortran, dtype, stream.tell())
 
 

@@ -56,7 +56,7 @@ def _encode(labels: Mapping[str, Lists], count: int) -> bytes:
 
 def _tensors(values: NDArray[Any]) -> Lists:
     """Return the field of Value that the values go into, and each row's list."""
-    rows = values.reshape(len(values), -1)
+    rows = values[:, np.newaxis] if values.ndim == 1 else values.reshape(values.shape[0], -1)
     if values.dtype.kind in "OSUT":
         return _text_or_numbers(rows)
     if values.dtype.kind in "biu":

@@ -40,7 +40,7 @@ def csr_rows(entries: Entries, shape: Shape) -> Any:
     pointers, columns, values = entries
     check_shape(shape)
     check_entries(len(values))
-    _same_lengths(pointers=len(pointers), pointers_due=shape[0] + 1)
+    _same_lengths(pointers=len(pointers), due=shape[0] + 1)
     _same_lengths(columns=len(columns), values=len(values))
     pointers = pointers.astype(np.int64)
     if pointers[0] != 0 or pointers[-1] != len(columns) or (np.diff(pointers) < 0).any():
@@ -172,7 +172,7 @@ def _dia(arrays: Arrays, shape: Shape) -> Entries:
 def _major(arrays: Arrays, count: int, n_entries: int) -> NDArray[Any]:
     """Return the row of each block, or the column of each entry, from the pointers."""
     pointers = _numbers(arrays, "indptr", 1).astype(np.int64)
-    _same_lengths(indptr=len(pointers), indptr_due=count + 1)
+    _same_lengths(indptr=len(pointers), due=count + 1)
     lengths = np.diff(pointers)
     if pointers[0] != 0 or pointers[-1] != n_entries or (lengths < 0).any():
         raise BadRequest(f"the sparse matrix's indptr does not rise from 0 to {n_entries}")
