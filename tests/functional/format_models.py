@@ -17,6 +17,8 @@ import pandas as pd
 import scipy.sparse
 from sklearn.datasets import load_iris
 
+from manymodels.content.recordio import frame, read_records, record_class
+
 ROWS, CLASSES = load_iris(return_X_y=True)
 NAMES = ("sepal_length", "sepal_width", "petal_length", "petal_width")
 SPECIES = load_iris().target_names[CLASSES]
@@ -24,18 +26,20 @@ ASKED = ROWS[[0, 60, 120]]
 MIXED = pd.DataFrame(
     {"zip": ["02134", "10001", "02134", "94105"] * 30, "age": range(120), "income": [1.5] * 120}
 )
-MIXED_ASKED = pd.DataFrame(
-    {"zip": ["02134", "94105"], "age": [33, 44], "income": [1.5, 2.5]}
-)
+MIXED_ASKED = pd.DataFrame({"zip": ["02134", "94105"], "age": [33, 44], "income": [1.5, 2.5]})
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of model: ``write`` makes its directory, and returns what it answers for ASKED."""
+    """A kind of model: ``write`` makes its directory, and returns what it answers for ASKED.
+
+    A ``named`` one knows its columns' names.
+    """
 
     write: Callable[[Path], Any]
     asked: Any = None
     needs: str | None = None
+    named: bool = False
 
     @property
     def rows(self) -> Any:
@@ -180,16 +184,16 @@ def _own_code(directory: Path) -> Any:
 KINDS = {
     "scikit-learn, text labels (.joblib)": Kind(_logistic),
     "scikit-learn forest (.pkl)": Kind(_forest),
-    "scikit-learn, trained on a DataFrame": Kind(_neighbours_of_a_frame),
+    "scikit-learn, trained on a DataFrame": Kind(_neighbours_of_a_frame, named=True),
     "scikit-learn, two targets": Kind(_several_targets),
-    "scikit-learn, numbers and text by name": Kind(_mixed_columns, MIXED_ASKED),
+    "scikit-learn, numbers and text by name": Kind(_mixed_columns, MIXED_ASKED, named=True),
     "scikit-learn transformer": Kind(_scaler),
     "scikit-learn (.skops)": Kind(_skops, needs="skops"),
     "XGBoost (.json)": Kind(_booster("model.json")),
     "XGBoost (.ubj)": Kind(_booster("model.ubj")),
     "XGBoost, pickled Booster (xgboost-model)": Kind(_xgboost_pickle),
     "XGBoost, pickled XGBClassifier": Kind(_xgboost_classifier),
-    "LightGBM (.txt)": Kind(_lightgbm, needs="lightgbm"),
+    "LightGBM (.txt)": Kind(_lightgbm, needs="lightgbm", named=True),
     "ONNX (.onnx)": Kind(_onnx, needs="onnxruntime"),
     "code/inference.py": Kind(_own_code),
 }
@@ -220,11 +224,9 @@ def _libsvm(rows: pd.DataFrame) -> bytes:
 
 
 def _recordio(rows: pd.DataFrame) -> bytes:
-    from manymodels.content.recordio_codec import Record, frame
-
     body = b""
     for row in rows.to_numpy(dtype=float):
-        record = Record()
+        record = record_class()()
         record.features["values"].float64_tensor.values.extend(row)
         body += frame(record.SerializeToString())
     return body
@@ -250,6 +252,10 @@ FORMATS: dict[str, tuple[str, Callable[[pd.DataFrame], bytes]]] = {
     "CSV": ("text/csv", lambda rows: rows.to_csv(index=False, header=False).encode()),
     "CSV with a header": (
         "text/csv; header=present",
+        lambda rows: rows.to_csv(index=False).encode(),
+    ),
+    "CSV, its columns the other way round": (
+        "text/csv",
         lambda rows: rows.iloc[:, ::-1].to_csv(index=False).encode(),
     ),
     "JSON rows": (
@@ -268,6 +274,8 @@ FORMATS: dict[str, tuple[str, Callable[[pd.DataFrame], bytes]]] = {
     "Parquet": ("application/x-parquet", _parquet),
     "Arrow": ("application/vnd.apache.arrow.stream", _arrow),
 }
+BY_NAME = {"CSV, its columns the other way round"}
+"""Formats that only a model that knows its columns' names can read."""
 ONLY_NUMBERS = {"NPY", "NPZ, sparse", "libsvm", "RecordIO"}
 """Formats that cannot say the mixed columns."""
 
@@ -280,7 +288,18 @@ def read(answer: bytes, media_type: str) -> Any:
         return [json.loads(line) for line in answer.splitlines()]
     if media_type == "application/x-npy":
         return np.load(io.BytesIO(answer), allow_pickle=False).tolist()
+    if media_type == "application/x-recordio-protobuf":
+        return [_label(record) for record in read_records(answer)]
     if media_type == "text/csv":
         frame = pd.read_csv(io.BytesIO(answer), header=None)
         return frame[0].tolist() if frame.shape[1] == 1 else frame.to_numpy().tolist()
     raise AssertionError(media_type)
+
+
+def _label(record: Any) -> Any:
+    value = record.label["score"]
+    kind = value.WhichOneof("value")
+    if kind == "bytes":
+        return value.bytes.value[0].decode()
+    values = list(getattr(value, kind).values)
+    return values[0] if len(values) == 1 else values

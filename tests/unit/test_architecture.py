@@ -21,7 +21,7 @@ ROOMS = {
     "wire": {"errors", "wire"},
     "content": {"errors", "content"},
     "artifacts": {"errors", "content", "artifacts"},
-    "service": {"errors", "content", "artifacts", "settings"},
+    "service": {"errors", "content", "artifacts", "settings", "service"},
     "backend": {"errors", "settings", "wire", "service", "backend"},
     "frontend": {
         "errors",
@@ -45,7 +45,7 @@ ENVIRONMENT_TOUCHES = {
     # The host: its settings, and the zygote's environment.
     "backend/host.py": 2,
     # The generic handler: its settings, in whatever worker it runs.
-    "service.py": 1,
+    "service/model_service.py": 1,
     # A model process makes the launch's environment its own, and reads one variable of it.
     "backend/process.py": 4,
     # The zygote: its settings, and its own environment when it starts anew.

@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 
+from manymodels import service
 from manymodels.backend import handlers, heap, linux
 from manymodels.backend.inference import Inference
 from manymodels.settings import DEFAULT_HANDLER, DEFAULT_PRELOAD, MIB
@@ -47,7 +48,6 @@ _OURS = (
     "mms.metrics.metrics_store",
     "mms.model_loader",
     "mms.service",
-    "manymodels.service",
 )
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ def preload(libraries: Iterable[str]) -> list[str]:
     for library, warm_up in _WARM_UPS.items():
         if library in imported:
             _guarded(library, warm_up)
+    service.prepare()
     gc.collect()
     heap.fill_holes()
     gc.freeze()

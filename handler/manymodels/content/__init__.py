@@ -1,6 +1,26 @@
 """Request and response bodies: bytes to rows, predictions to bytes."""
 
-from manymodels.content.registry import CSV, JSON, decode, encode, negotiate
+from manymodels.content.given import arranged
+from manymodels.content.registry import (
+    CSV,
+    JSON,
+    JSON_LINES,
+    decode,
+    encode,
+    encode_records,
+    negotiate,
+)
 from manymodels.content.table import Columns, Table
 
-__all__ = ["CSV", "JSON", "Columns", "Table", "decode", "encode", "negotiate"]
+__all__ = [
+    "CSV",
+    "JSON",
+    "JSON_LINES",
+    "Columns",
+    "Table",
+    "arranged",
+    "decode",
+    "encode",
+    "encode_records",
+    "negotiate",
+]
