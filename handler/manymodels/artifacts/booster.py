@@ -17,7 +17,7 @@ from manymodels.artifacts import objectives
 from manymodels.artifacts.boosting import booster_predict, estimator_predict
 from manymodels.artifacts.categories import Categories, text_positions, with_categories
 from manymodels.artifacts.model import Model, Predict, Rows
-from manymodels.artifacts.provenance import running, xgboost_version
+from manymodels.artifacts.provenance import mismatch, running, xgboost_version
 from manymodels.content import Columns
 from manymodels.errors import ModelLoadError
 
@@ -52,7 +52,7 @@ def load_booster(path: Path, threads: int | None = None) -> Model:
     # From memory XGBoost goes by what is in it, from a file by its name.
     booster.load_model(content)
     ends = bytes(content[:_VERSION_WITHIN]) + bytes(content[-_VERSION_WITHIN:])
-    return booster_model(booster, threads, _origin(xgboost_version(ends)))
+    return booster_model(booster, threads, _origin(path, xgboost_version(ends)))
 
 
 def load_old_booster(path: Path, threads: int | None = None) -> Model:
@@ -211,14 +211,13 @@ def _trained(encoding: dict[str, Any]) -> list[Any]:
     return [text[start:end].decode() for start, end in itertools.pairwise(offsets)]
 
 
-def _origin(version: str | None) -> dict[str, str]:
+def _origin(path: Path, version: str | None) -> dict[str, str]:
     here = running("xgboost")
     if version is None:
         return {"running": here}
-    origin = {"written_by": f"xgboost {version}", "running": here}
     if tuple(int(part) for part in version.split(".")[:2]) > _version():
-        origin["warning"] = f"written by xgboost {version}, newer than {here}"
-    return origin
+        return mismatch(path, f"xgboost {version}", "xgboost")  # older ones are read as they are
+    return {"written_by": f"xgboost {version}", "running": here}
 
 
 def _version() -> tuple[int, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from numpy.typing import NDArray
+
 from manymodels.artifacts.model import Rows
 from manymodels.errors import BadRequest
 
@@ -31,15 +33,16 @@ def with_categories(rows: Rows, categories: Categories, *, strict: bool) -> Any:
     frame = pd.DataFrame(rows) if not isinstance(rows, pd.DataFrame) else rows.copy(deep=False)
     for position, values in categories.items():
         name = frame.columns[position]
-        column = pd.Categorical(frame[name], categories=list(values))
+        known = pd.Index(values)
+        codes = known.get_indexer(frame[name])
         if strict:
-            _refuse_unseen(frame[name], column, position)
-        frame[name] = column
+            _refuse_unseen(frame[name], codes, position)
+        frame[name] = pd.Categorical.from_codes(codes, categories=known)
     return frame
 
 
-def _refuse_unseen(given: Any, column: Any, position: int) -> None:
-    unseen = (column.codes < 0) & given.notna().to_numpy()
+def _refuse_unseen(given: Any, codes: NDArray[Any], position: int) -> None:
+    unseen = (codes < 0) & given.notna().to_numpy()
     if unseen.any():
         row = int(unseen.argmax())
         shown = str(given.iloc[row])[:60]

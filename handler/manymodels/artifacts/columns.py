@@ -38,8 +38,7 @@ def takes_texts(estimator: Any) -> bool:
     """Say whether an estimator takes a sequence of texts in place of rows, as vectorizers do."""
     if callable(getattr(estimator, "build_analyzer", None)):
         return True
-    steps = [step for step in _steps(estimator) if step not in (None, "passthrough")]
-    if steps:
+    if steps := _real(_steps(estimator)):
         return takes_texts(steps[0])
     if union := getattr(estimator, "transformer_list", None):
         return any(takes_texts(part) for _, part in union)
@@ -48,16 +47,22 @@ def takes_texts(estimator: Any) -> bool:
 
 def feature_names(estimator: Any) -> tuple[str, ...] | None:
     """Return the names of the columns that an estimator was trained on, if they had any."""
-    names = getattr(estimator, "feature_names_in_", None)
-    if names is None:
-        inner = getattr(estimator, "best_estimator_", None)
-        return None if inner is None else feature_names(inner)
-    return tuple(str(name) for name in names)
+    names = _said(estimator, "feature_names_in_")
+    return None if names is None else tuple(str(name) for name in names)
 
 
 def _count(estimator: Any) -> int | None:
-    count = getattr(estimator, "n_features_in_", None)
-    return None if count is None else int(count)
+    count = _said(estimator, "n_features_in_")
+    return int(count) if isinstance(count, (int, np.integer)) else None
+
+
+def _said(estimator: Any, attribute: str) -> Any:
+    """What an estimator says of its columns, or else the one within that is given them."""
+    value = getattr(estimator, attribute, None)
+    if value is not None:
+        return value
+    within = _real(_steps(estimator))[:1] or [getattr(estimator, "best_estimator_", None)]
+    return None if within[0] is None else _said(within[0], attribute)
 
 
 def _text(estimator: Any, columns: Sequence[int], names: tuple[str, ...] | None) -> Iterator[int]:
@@ -75,9 +80,7 @@ def _text(estimator: Any, columns: Sequence[int], names: tuple[str, ...] | None)
             yield from selected
         else:
             yield from _text(part, selected, names)
-    features = getattr(estimator, "estimators_features_", None)
-    for index, inner in enumerate(_within(estimator)):
-        seen = columns if features is None else [columns[i] for i in features[index]]
+    for inner, seen in _within_with_columns(estimator, columns):
         yield from _text(inner, seen, names)
 
 
@@ -104,11 +107,13 @@ def _steps(estimator: Any) -> list[Any]:
     return [step for _, step in steps] if isinstance(steps, list) else []
 
 
+def _real(steps: Sequence[Any]) -> list[Any]:
+    return [step for step in steps if step is not None and not isinstance(step, str)]
+
+
 def _column_keeping(steps: Sequence[Any]) -> Iterator[Any]:
     """The steps that are given the pipeline's own columns: up to the first that changes them."""
-    for step in steps:
-        if step is None or step == "passthrough":
-            continue
+    for step in _real(steps):
         yield step
         if not hasattr(step, "statistics_"):  # an imputer leaves each column in its place
             return
@@ -142,11 +147,27 @@ def _between(selection: slice, columns: Sequence[int], names: tuple[str, ...]) -
     return list(columns[first : last + 1])
 
 
+def _within_with_columns(
+    estimator: Any, columns: Sequence[int]
+) -> Iterator[tuple[Any, Sequence[int]]]:
+    features = getattr(estimator, "estimators_features_", None)
+    if features is None:
+        for inner in _within(estimator):
+            yield inner, columns
+    else:  # bagging: each has columns of its own
+        for inner, chosen in zip(_many_within(estimator), features, strict=False):
+            yield inner, [columns[i] for i in chosen if i < len(columns)]
+
+
 def _within(estimator: Any) -> Iterator[Any]:
     for attribute in _WITHIN:
         inner = getattr(estimator, attribute, None)
         if inner is not None and not isinstance(inner, (str, type)):
             yield inner
+    yield from _many_within(estimator)
+
+
+def _many_within(estimator: Any) -> Iterator[Any]:
     for attribute in _MANY_WITHIN:
         many = getattr(estimator, attribute, None)
         if isinstance(many, np.ndarray):

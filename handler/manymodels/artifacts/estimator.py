@@ -26,9 +26,9 @@ def estimator_model(estimator: Any, holder: str) -> Model:
     kind = type(estimator).__name__
     answer = _answer(estimator)
     if answer is None:
-        raise ModelLoadError(f"{holder} a {kind}, {_lack(estimator)}")
+        raise ModelLoadError(f"{holder} {a_kind(kind)}, {_lack(estimator)}")
     if _is_unfitted(estimator):
-        raise ModelLoadError(f"{holder} a {kind} that was not fitted")
+        raise ModelLoadError(f"{holder} {a_kind(kind)} that was not fitted")
     columns = columns_of(estimator)
     framework = framework_of(estimator)
     quick = _shortcut(estimator, framework, "predict")
@@ -58,6 +58,11 @@ def framework_of(estimator: Any) -> str:
     """Return the library that an object's class is from."""
     package = type(estimator).__module__.partition(".")[0]
     return _FRAMEWORKS.get(package, package)
+
+
+def a_kind(name: str) -> str:
+    """Return a class's name with its article."""
+    return f"an {name}" if name[:1] in "AEIOaeio" else f"a {name}"
 
 
 def _answer(estimator: Any) -> Predict | None:

@@ -78,22 +78,23 @@ def load_noting(path: Path, load: Callable[[Path], _Loaded]) -> tuple[_Loaded, d
     for warning in caught:
         original = getattr(warning.message, "original_sklearn_version", None)
         if original is not None:
-            origin.update(_mismatch(f"scikit-learn {original}", running("scikit-learn")))
+            origin = origin or mismatch(path, f"scikit-learn {original}", "scikit-learn")
         elif "older version of XGBoost" in str(warning.message):
             # XGBoost says so of newer ones too.
             wrote = written_by(path) or "another version of xgboost"
-            origin.update(_mismatch(wrote, running("xgboost")))
+            origin = origin or mismatch(path, wrote, "xgboost")
         else:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
-    if "warning" in origin:
-        logger.warning("%s: %s", path.name, origin["warning"])
     return loaded, origin
 
 
-def _mismatch(wrote: str, here: str) -> dict[str, str]:
+def mismatch(path: Path, wrote: str, library: str) -> dict[str, str]:
+    """Log that a file is of another version than the library here; return it for `Model.origin`."""
+    here = running(library)
     warning = f"written by {wrote}, read by {here}: predictions may differ or fail"
+    logger.warning("%s: %s", path.name, warning)
     return {"written_by": wrote, "running": here, "warning": warning}
 
 
