@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -44,6 +46,27 @@ def home() -> None:
     from manymodels import backend
 
     click.echo(backend.home())
+
+
+@main.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def describe(directory: Path) -> None:
+    """Load the model in DIRECTORY as the server would, and say what it is.
+
+    The generic handler's settings hold here too. Loading runs what the model brings: its code, and
+    whatever a pickle does.
+    """
+    import logging
+
+    from manymodels import service
+
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    try:
+        description = service.describe(directory, os.environ)
+    except ManyModelsError as error:
+        click.echo(f"manymodels: {error}", err=True)
+        sys.exit(1)
+    click.echo(json.dumps(description, indent=2, default=str))
 
 
 main.add_command(serve)
