@@ -107,11 +107,3 @@ def _decisions(base: Any) -> set[Any]:
 
 def _is_dense(coefficients: Any, *dimensions: int) -> TypeGuard[NDArray[Any]]:
     return isinstance(coefficients, np.ndarray) and coefficients.ndim in dimensions
-
-
-def linear_predict(estimator: Any) -> Any:
-    """Superseded by `shortcuts.shortcut`."""
-    from manymodels.artifacts.direct import with_the_long_way
-
-    direct = linear_direct(estimator, "predict")
-    return direct and with_the_long_way(direct, estimator, "predict")
