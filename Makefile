@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+PYTHON_MXNET ?= $(firstword $(foreach version,3.11 3.10,$(shell command -v python$(version))))
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
@@ -15,7 +16,7 @@ METADATA := pyproject.toml setup.py
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .PHONY: help demo test test-fast test-python check check-format check-lint check-types format \
-  bench bench-quick soak samples java clean
+  bench bench-quick bench-handler fuzz soak samples java clean test-mxnet run-test-mxnet
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' \
@@ -36,6 +37,18 @@ test-fast: $(VENV)/.dev java ## unit tests, the contract and the handlers
 test-python: ## the fast tests on another Python: make test-python PYTHON=python3.12
 	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
 	  && $(MAKE) test-fast VENV=.venv-$$version
+
+test-mxnet: ## MXNet's tests, in a virtualenv of their own (PYTHON_MXNET=python3.11 or 3.10)
+	@if [ -n "$(PYTHON_MXNET)" ] && $(PYTHON_MXNET) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))'; \
+	then $(MAKE) run-test-mxnet VENV=.venv-mxnet PYTHON=$(PYTHON_MXNET); \
+	else echo "make: left out the tests of MXNet, which needs Python 3.10 or 3.11; name one by PYTHON_MXNET=..."; fi
+
+run-test-mxnet: $(VENV)/.mxnet java
+	@$(BIN)/python -c 'import mxnet' || { echo "make: on Debian, MXNet needs: apt-get install libgomp1 libquadmath0"; exit 1; }
+	$(BIN)/python -m pytest tests/mxnet tests/unit/test_mxnet_files.py $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.dev ## ten thousand hostile bodies for every decoder (its short form is a test)
+	FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/unit/test_decoder_fuzz.py --timeout 3600 $(PYTEST_ARGS)
 
 check: check-format check-lint check-types ## formatting, lint and types
 
@@ -62,6 +75,10 @@ bench: $(VENV)/.dev java ## side by side with stock Multi Model Server, five rou
 bench-quick: $(VENV)/.dev java ## the same, short: one round, few models
 	$(BIN)/python -m benchmarks --quick $(BENCH_ARGS)
 
+bench-handler: $(VENV)/.dev ## bodies and predictions, against sagemaker-inference and the libraries' own
+	$(BIN)/python -m benchmarks.content_codecs
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.prediction_paths
+
 samples: $(VENV)/.demo ## train the sample models into build/sample_models
 	$(BIN)/python -m sample_models --out build/sample_models
 
@@ -84,6 +101,11 @@ $(VENV)/.demo: $(METADATA) | $(BIN)/python
 	@if [ $(VENV)/.dev -nt pyproject.toml ] && [ $(VENV)/.dev -nt setup.py ]; then :; else \
 	  echo "make: installing manymodels and what the demo needs into $(VENV) (a minute or so)"; \
 	  $(PIP) -e '.[demo]'; fi
+	@touch $@
+
+$(VENV)/.mxnet: $(METADATA) | $(BIN)/python
+	@echo "make: installing manymodels and MXNet into $(VENV) (a minute or two)"
+	@$(PIP) -e '.[mxnet,xgboost]' hypothesis psutil pytest pytest-timeout
 	@touch $@
 
 $(VENV)/.dev: $(METADATA) | $(BIN)/python

@@ -43,6 +43,7 @@ ONE_THREAD = {
     "BLIS_NUM_THREADS": "1",
     # pyarrow, which pandas imports where it is installed, has an allocator with a thread.
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "MXNET_ENGINE_TYPE": "NaiveEngine",
 }
 """Hold native libraries to the one thread that the zygote may have."""
 _HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
