@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 from manymodels.artifacts.provenance import running, written_by
@@ -16,7 +17,11 @@ _EXTRAS = {
     "mxnet": "mxnet",
 }
 """Our extra that brings a module."""
-_MISSING_ATTRIBUTE = re.compile(r"Can't get attribute '([^']+)' on <module '([^']+)'")
+_MISSING_ATTRIBUTE = re.compile(
+    r"Can't get attribute '(?P<name>[^']+)' on <module '(?P<module>[^']+)'"
+    r"|module '(?P<plain_module>[^']+)' has no attribute '(?P<plain_name>[^']+)'"
+)
+"""How the unpickler says it, for protocol 4 on and before."""
 _NUMPY_2 = re.compile(r"numpy\._core|is not a known BitGenerator module")
 
 
@@ -28,7 +33,12 @@ def explain(path: Path, error: Exception) -> str:
         return _missing_module(path, error.name)
     missing = _MISSING_ATTRIBUTE.search(str(error))
     if isinstance(error, AttributeError) and missing:
-        return _missing_attribute(path, missing[1], missing[2])
+        found = missing.groupdict()
+        name, module = (
+            found["name"] or found["plain_name"],
+            found["module"] or found["plain_module"],
+        )
+        return _missing_attribute(path, name, module)
     reason = str(error).partition("\n")[0]
     return f"{path.name} does not load: {type(error).__name__}: {reason}{_versions(path)}"
 
@@ -48,15 +58,21 @@ def _missing_module(path: Path, module: str) -> str:
 
 
 def _missing_attribute(path: Path, attribute: str, module: str) -> str:
-    if module in ("__main__", "__mp_main__"):
+    if module in ("__main__", "__mp_main__", _main_module()):
         return (
             f"{path.name} needs {attribute!r}, which the training script itself defined "
-            f"(in {module}): move it to a module of its own in the model's code/, import it "
+            "(in __main__): move it to a module of its own in the model's code/, import it "
             "from there for training, and write the file again"
         )
     return f"{path.name} needs {attribute!r} of the module {module!r}, which has none here" + (
         _versions(path)
     )
+
+
+def _main_module() -> str | None:
+    """What __main__ is called here: a module that was run with -m shows its own name."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return getattr(spec, "name", None)
 
 
 def _is_installed(package: str) -> bool:

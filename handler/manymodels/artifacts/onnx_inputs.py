@@ -89,7 +89,8 @@ def _array(rows: Rows) -> NDArray[Any]:
 def _texts(cells: NDArray[Any], column: int = 0) -> NDArray[Any]:
     for position, cell in np.ndenumerate(cells):
         if not isinstance(cell, str):
-            raise BadRequest(f"{_place(position, column)}: the model takes a text, not {cell!r}")
+            shown = str(cell)[:60]
+            raise BadRequest(f"{_place(position, column)}: the model takes a text, not {shown}")
     return cells.astype(object)
 
 

@@ -17,9 +17,10 @@ _Loaded = TypeVar("_Loaded")
 _BLOCK = 1 << 16
 _MOST_BYTES = 1 << 28
 _OVERLAP = 256
-# A key of the pickled state, what the pickler memoized it as, and a text of the version.
+# A key of the pickled state, what the pickler memoized it as, and the beginning of its value: a
+# text after its length, or before protocol 1 a line.
 _SKLEARN = re.compile(
-    rb"_sklearn_version(?:\x94|q.|r.{4}|\np\d+\nV|\nV)?(?:\x8c.|X.{4})?(\d+\.\d[\w.+]*)", re.S
+    rb"_sklearn_version(?:\x94|q.|r.{4}|\np\d+\n|\n)?(?:\x8c(.)|X(.)\0{3}|V)(\d[\w.+]*)", re.S
 )
 _XGBOOST_JSON = re.compile(rb'"version"\s*:\s*\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]')
 _XGBOOST_UBJSON = re.compile(rb"\x07version\[#L\0{7}\x03(?:[iU](.))(?:[iU](.))(?:[iU](.))", re.S)
@@ -49,7 +50,8 @@ def written_by(path: Path) -> str | None:
         for block in _blocks(path):
             window = tail + block
             if found := _SKLEARN.search(window):
-                return f"scikit-learn {found[1].decode()}"
+                length = (found[1] or found[2] or b"\xff")[0]
+                return f"scikit-learn {found[3][:length].decode()}"
             xgboost = xgboost or xgboost_version(window)
             tail = window[-_OVERLAP:]
     except (OSError, EOFError, ValueError, zlib.error):
