@@ -1,6 +1,6 @@
 """Every decoder that is registered, given bytes of all sorts: rows come out, or a 4xx.
 
-FUZZ_EXAMPLES says how many bodies a decoder is given (150). The bodies follow from a number, so
+FUZZ_EXAMPLES says how many bodies a decoder is given (500). The bodies follow from a number, so
 that a failure comes again; FUZZ_SEED says another one.
 """
 
@@ -12,6 +12,7 @@ import json
 import os
 import random
 import resource
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,7 +28,7 @@ from manymodels.content import Columns, limits, registry
 from manymodels.content.recordio import frame, record_class
 from manymodels.errors import ManyModelsError
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 PEAK_GROWTH = 600 << 20
 """Bytes: a body's decoded cells at most, what they are made from, and an allocator's share."""
@@ -111,7 +112,7 @@ def bodies(rng: random.Random, media_type: str, valid: list[bytes]) -> Iterator[
         elif kind < 0.5:
             yield rng.randbytes(rng.randint(0, 200))
         else:
-            yield mutated(rng, valid)
+            yield mutated(rng, valid) if kind < 0.75 else inside(rng, media_type, valid)
 
 
 def with_parameters(rng: random.Random, media_type: str) -> str:
@@ -120,6 +121,20 @@ def with_parameters(rng: random.Random, media_type: str) -> str:
     names = ("indexing", "header", "delimiter", "charset", "q")
     values = ("0", "1", "present", "absent", "true", "utf-8", "latin-1", ";", '"\t"', "", "\0")
     return f"{media_type}; {rng.choice(names)}={rng.choice(values)}"
+
+
+def inside(rng: random.Random, media_type: str, valid: list[bytes]) -> bytes:
+    """A valid wrapping around a mutated body: what a checksum or a frame would not let through."""
+    if media_type == "application/x-npz":
+        with zipfile.ZipFile(io.BytesIO(rng.choice(valid))) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        for name in rng.sample(sorted(members), k=rng.randint(1, min(2, len(members)))):
+            members[name] = mutated(rng, [members[name], *members.values()])
+        return zipped(members, rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))
+    if media_type == "application/x-recordio-protobuf":
+        payloads = [one[8 : 8 + int.from_bytes(one[4:8], "little")] for one in valid]
+        return b"".join(frame(mutated(rng, payloads)) for _ in range(rng.randint(1, 3)))
+    return mutated(rng, valid)
 
 
 # -- mutations -----------------------------------------------------------------------------------
@@ -265,6 +280,14 @@ def arrow_seeds(new: Callable[..., object]) -> list[bytes]:
     return [
         ipc(table, new, compression) for table in tables for compression in (None, "lz4", "zstd")
     ]
+
+
+def zipped(members: dict[str, bytes], method: int) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
 
 
 def ipc(table: pa.Table, new: Callable[..., object], compression: str | None) -> bytes:

@@ -125,6 +125,7 @@ def test_names_in_utf_8_are_read():
         (np.array(b"ab", "V2"), "is of type |V2"),
         (np.array([b"\xff"]), "the array's text is malformed: 'utf-8' codec"),
         (np.array(["\ud800"]), "the array's text is malformed: 'utf-8' codec"),
+        (np.array([1 << 31], np.uint32).view("U1"), "malformed: a character is beyond U+10FFFF"),
         (np.zeros((2, 2), [("a", "f8")]), "an array of structures has shape (2, 2); (n_rows,)"),
         (np.zeros(2, [("a", "f8", (3,))]), "the NPY body's field 'a' is nested"),
         (np.zeros(2, [("a", [("b", "f8")])]), "the NPY body's field 'a' is nested"),

@@ -203,6 +203,11 @@ def test_a_record_in_parts_is_put_together_with_the_magic_number_between():
         (MAGIC + b"\xff\xff\xff\x1f", "claims 536870911 bytes, and 0 are left"),
         (frame(b"\xff" * 8), "record 1 is not a protobuf Record"),
         (framed(DENSE) + frame(b"\x0a\x05"), "record 2 is not a protobuf Record"),
+        (
+            framed(DENSE) + framed(DENSE).replace(b"values", b"value\xff"),
+            "record 2 is not a protobuf Record",
+        ),
+        (framed(named(a=1, b=2)).replace(b"a", b"\xff"), "record 1 is not a protobuf Record"),
         ("text", "the RecordIO body is not bytes but str"),
     ],
 )

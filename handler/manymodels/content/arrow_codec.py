@@ -14,17 +14,14 @@ from typing import Any
 from manymodels.content.ipc_claims import claim_of
 from manymodels.content.limits import DECODED_BYTES, check_decoded
 from manymodels.content.npy_codec import as_bytes
-from manymodels.content.parquet_claims import check_pages
+from manymodels.content.parquet_claims import check_claims, read_footer
 from manymodels.content.table import Columns, Table
 from manymodels.errors import BadRequest, PayloadTooLarge
 
 _FILE_MAGIC = b"ARROW1\0\0"
-_PARQUET_MAGIC = b"PAR1"
 _BATCH_ROWS = 8192
 _MOST_COLUMNS = 10_000
 _TEXT_CELL_BYTES = 64
-_FOOTER_BYTES = 1 << 20
-"""Of a Parquet file: Arrow's structs take some 300 times the bytes that say they are there."""
 _THRIFT_LIMITS = {"thrift_string_size_limit": 1 << 20, "thrift_container_size_limit": 1 << 17}
 _INDEX_LEVEL = re.compile(r"__index_level_\d+__")
 _CLAIMED = re.compile(r"\d{9,}")
@@ -113,32 +110,23 @@ def _parquet_batches(body: bytes) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    if not body.endswith(_PARQUET_MAGIC):
-        raise BadRequest("the Parquet body does not end as a Parquet file does, with PAR1")
-    footer = int.from_bytes(body[-8:-4], "little")
-    if footer > _FOOTER_BYTES:
-        raise PayloadTooLarge(
-            f"the Parquet body's footer is of {footer} bytes; at most {_FOOTER_BYTES} are accepted"
-        )
+    footer = read_footer(body)
     pa.set_io_thread_count(1)
-    opened = parquet.ParquetFile(pa.BufferReader(body), pre_buffer=False, **_THRIFT_LIMITS)
-    schema, metadata = opened.schema_arrow, opened.metadata
+    options = {"pre_buffer": False, **_THRIFT_LIMITS}
+    schema = parquet.ParquetFile(pa.BufferReader(body), **options).schema_arrow
     _check_schema(schema)
-    if metadata.num_columns != len(schema):
-        raise BadRequest("the Parquet body has columns within columns")
-    check_decoded(metadata.num_rows * _row_bytes(schema), f"a body of {metadata.num_rows} rows")
-    check_pages(body, metadata)
+    check_claims(body, footer, _row_bytes(schema))
     # Read as dictionaries, a text that comes a million times is held once until it is measured.
     text = [field.name for field in schema if _is_text(field.type)]
-    reader = parquet.ParquetFile(
-        pa.BufferReader(body), pre_buffer=False, read_dictionary=text, **_THRIFT_LIMITS
-    )
+    reader = parquet.ParquetFile(pa.BufferReader(body), read_dictionary=text, **options)
     size = 0
     for batch in reader.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
         size += sum(_referred_bytes(batch.column(name)) for name in text)
         check_decoded(size, "the text of the Parquet body")
         written = [_written_out(batch.column(field.name), field) for field in schema]
-        yield pa.record_batch(written, schema=schema)
+        whole = pa.record_batch(written, schema=schema)
+        whole.validate(full=True)  # text in UTF-8
+        yield whole
 
 
 def _check_schema(schema: Any) -> None:

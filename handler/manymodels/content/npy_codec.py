@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import tokenize
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -127,6 +128,8 @@ def cells_of(array: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(array, dtype=_native(array.dtype))
     try:
         text = np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+        if (np.ascontiguousarray(text).view(np.uint32) > sys.maxunicode).any():
+            raise ValueError(f"a character is beyond U+{sys.maxunicode:X}")
         cells = text.astype(object)
         "".join(cells.ravel().tolist()).encode()  # halves of surrogate pairs are no text
     except ValueError as error:

@@ -39,7 +39,7 @@ def read_records(body: bytes) -> Iterator[Any]:
     for number, payload in enumerate(_payloads(body), 1):
         try:
             yield record.FromString(payload)
-        except DecodeError as error:
+        except (DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"record {number} is not a protobuf Record: {error}") from error
 
 
@@ -98,8 +98,9 @@ def _frame(body: bytes, start: int) -> _Frame:
 
 def _file() -> descriptor_pb2.FileDescriptorProto:
     """Return the schema, by the names and numbers that SageMaker documents."""
+    # SageMaker's is proto2, the same on the wire, but does not hold text to UTF-8.
     file = descriptor_pb2.FileDescriptorProto(
-        name="manymodels/record.proto", package=_PACKAGE, syntax="proto2"
+        name="manymodels/record.proto", package=_PACKAGE, syntax="proto3"
     )
     for name, kind in (
         ("Float32Tensor", _Field.TYPE_FLOAT),

@@ -31,8 +31,7 @@ def decode_recordio(body: object, parameters: Mapping[str, str], columns: Column
     """
     rows: _Rows | None = None
     for number, record in enumerate(read_records(as_bytes(body, "RecordIO")), 1):
-        if rows is None:
-            rows = _rows_like(record)
+        rows = rows or _rows_like(record)
         rows.add(number, record)
     if rows is None:
         raise BadRequest("the RecordIO body is empty")
