@@ -134,3 +134,12 @@ def test_labels_survive_csv_and_json(labels):
 def test_outputs_by_name_need_a_format_that_has_names():
     with pytest.raises(NotAcceptable, match="application/x-npy does not hold outputs by name"):
         encode_records(["a"], [np.array([1])], "application/x-npy")
+
+
+def test_the_toolkits_codecs_and_ours_agree():
+    benchmark = pytest.importorskip("benchmarks.content_codecs")
+    cases = benchmark.cases()  # compares each pair
+    assert len({case.title for case in cases}) == 12
+    outcome = benchmark.Outcome(theirs=10.0, ours=2.0, ratios=[4.0, 6.0, 5.0])
+    assert outcome.ratio == 5.0
+    assert benchmark.table([(case, outcome) for case in cases], 3).row_count == 12

@@ -35,8 +35,8 @@ def decode_csv(body: object, parameters: Mapping[str, str], columns: Columns) ->
     fields are; a model of numbers gets float64. Raises BadRequest that names the row (from 1, the
     header and blank lines not counted) and the column of what is wrong.
     """
-    if not parameters and isinstance(body, (bytes, bytearray)):
-        table = _plain(bytes(body), None, columns)
+    if not parameters:
+        table = _plain(_ascii_bytes(body), None, columns)
         if table is not None:
             return table
     text = as_text(body, parameters, "CSV")
@@ -58,10 +58,17 @@ def decode_csv(body: object, parameters: Mapping[str, str], columns: Columns) ->
     return _table(rows, names, columns)
 
 
+def _ascii_bytes(body: object) -> bytes:
+    """Return what may be plain numbers as bytes, and nothing for what cannot."""
+    if isinstance(body, (bytes, bytearray)):
+        return bytes(body)
+    return body.encode() if isinstance(body, str) and body.isascii() else b""
+
+
 def _plain(body: bytes, names: tuple[str, ...] | None, columns: Columns) -> Table | None:
     """Return a body of plain numbers as a table, None if it is not that."""
-    if columns.text:
-        return None  # such a column is wanted as it is written
+    if columns.text or not body:
+        return None  # a column of text is wanted as it is written
     rows = plain_rows(body)
     if rows is None:
         return None

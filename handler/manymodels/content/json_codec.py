@@ -17,6 +17,8 @@ from manymodels.content.table import Columns, Table
 from manymodels.errors import BadRequest
 
 PREDICTIONS = "predictions"
+_QUOTE = ord('"')
+_FLOAT64 = np.dtype(np.float64)
 _SOURCE = Source("JSON")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -27,10 +29,18 @@ def decode_json(body: object, parameters: Mapping[str, str], columns: Columns) -
     ``body`` is the text, or what a parser made of it; null is a missing value. Raises BadRequest
     that names the row and column (from 1) of what is wrong.
     """
-    if parameters or not isinstance(body, (bytes, bytearray, memoryview, str)):
-        return _decode(body, parameters, columns)
-    value = parse(body)
-    return table_of_value(value, columns, _SOURCE, plain=_is_plain(body, value))
+    if type(body) is bytes and columns.numbers and not parameters and _QUOTE not in body:
+        # The usual request. Without text there is nothing that NumPy would take for a number.
+        try:
+            values = np.array(orjson.loads(body), _FLOAT64)
+        except (ValueError, TypeError, OverflowError):
+            pass
+        else:
+            if values.ndim == 2 and values.size:
+                return Table(values, None)
+            if values.ndim == 1 and values.size:
+                return Table(values.reshape(1, -1), None)
+    return _decode(body, parameters, columns)
 
 
 def encode_json(predictions: NDArray[Any]) -> bytes:
@@ -66,11 +76,13 @@ def parse(body: bytes | bytearray | memoryview | str) -> object:
 
 
 def _decode(body: object, parameters: Mapping[str, str], columns: Columns) -> Table:
-    """Decode with parameters, of which only the charset matters, or what is parsed already."""
-    if isinstance(body, (bytes, bytearray, memoryview)):
+    """Decode any body. Of parameters only the charset matters."""
+    if parameters and isinstance(body, (bytes, bytearray, memoryview)):
         body = as_text(body, parameters, "JSON")
-    value = parse(body) if isinstance(body, str) else body
-    return table_of_value(value, columns, _SOURCE, plain=False)
+    if not isinstance(body, (bytes, bytearray, memoryview, str)):
+        return table_of_value(body, columns, _SOURCE, plain=False)
+    value = parse(body)
+    return table_of_value(value, columns, _SOURCE, plain=_is_plain(body, value))
 
 
 def _is_plain(body: bytes | bytearray | memoryview | str, value: object) -> bool:

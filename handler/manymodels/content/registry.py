@@ -58,13 +58,19 @@ def decode(body: object, content_type: str, columns: Columns = ANY_COLUMNS) -> A
     Raises UnsupportedMediaType for a type that is not read, BadRequest for a body that is
     malformed, ragged, empty, or not of the model's columns.
     """
+    decoder, parameters = _decoder_of(content_type)
+    return arrange(decoder(body, parameters, columns), columns)
+
+
+@lru_cache(maxsize=256)
+def _decoder_of(content_type: str) -> tuple[Decoder, Mapping[str, str]]:
     name, parameters = media_type.parse(content_type)
     decoder = decoders().get(name)
     if decoder is None:
         raise UnsupportedMediaType(
             f"Content-Type {content_type!r} is not read here; accepted are {', '.join(decoders())}"
         )
-    return arrange(decoder(body, parameters, columns), columns)
+    return decoder, parameters
 
 
 def encode(predictions: NDArray[Any], name: str) -> bytes:
