@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import warnings
@@ -88,6 +89,12 @@ def outcome(function, rows):
 @given(rows=SOME_ROWS)
 def test_a_pipeline_s_shortcut_predicts_exactly_what_it_predicts(name, rows):
     assert_same_end(FITTED[name], rows)
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_it_has_one_after_pickling_too(name):
+    estimator = pickle.loads(pickle.dumps(FITTED[name]))
+    assert_same_end(estimator, ROWS)
 
 
 @pytest.mark.parametrize("name", FITTED)

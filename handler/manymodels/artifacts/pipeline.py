@@ -119,10 +119,12 @@ def _imputer(transformer: Any) -> Change | None:
     if imputers is None or type(transformer) is not imputers.SimpleImputer:
         return None
     statistics = getattr(transformer, "statistics_", None)
-    dtypes = {getattr(transformer, name, np.float64) for name in ("_fit_dtype", "_fill_dtype")}
+    dtypes = {np.dtype(getattr(transformer, n, float)) for n in ("_fit_dtype", "_fill_dtype")}
     if not _is_vector(statistics) or not is_finite(statistics) or transformer.add_indicator:
         return None
-    if transformer.missing_values is not np.nan or any(d != np.float64 for d in dtypes):
+    # A pickle makes another NaN than numpy's.
+    missing = transformer.missing_values
+    if not (isinstance(missing, float) and np.isnan(missing)) or dtypes != {np.dtype(float)}:
         return None
 
     def change(rows: NDArray[Any]) -> NDArray[Any] | None:
