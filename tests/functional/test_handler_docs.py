@@ -55,8 +55,11 @@ def commands(block: str) -> list[Command]:
     found = []
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         lines = part.splitlines()
-        end = 1 + next(i for i, line in enumerate(lines) if not line.endswith("\\"))
-        found.append(Command("\n".join(lines[:end]), "\n".join(lines[end:]).strip()))
+        end = 1
+        while lines[end - 1].endswith("\\") or lines[end : end + 1] and lines[end][:2] == "> ":
+            end += 1
+        typed = "\n".join(line.removeprefix("> ") for line in lines[:end])
+        found.append(Command(typed, "\n".join(lines[end:]).strip()))
     return found
 
 
@@ -65,9 +68,11 @@ def tools(tmp_path):
     """A PATH whose python is ours, and whose curl needs no curl."""
     directory = tmp_path / "bin"
     directory.mkdir()
-    (directory / "python").symlink_to(sys.executable)
+    # A link to a virtualenv's interpreter would not know of its packages.
+    (directory / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (directory / "curl").write_text(f"#!{sys.executable}\n{textwrap.dedent(CURL)}")
-    (directory / "curl").chmod(0o755)
+    for tool in directory.iterdir():
+        tool.chmod(0o755)
     scripts = Path(sys.executable).parent
     return f"{directory}{os.pathsep}{scripts}{os.pathsep}{os.environ['PATH']}"
 
