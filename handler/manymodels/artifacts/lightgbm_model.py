@@ -68,34 +68,34 @@ def estimator_model(estimator: Any, holder: str, threads: int | None = None) -> 
     booster = estimator.booster_
     origin = {**model.origin, "objective": _objective(booster)[0]}
     categories = _categories(booster)
+    columns = replace(model.columns, names=model.columns.names or _names(booster))
     if not categories:
-        numbers = replace(model.columns, numbers=True)
-        return replace(model, columns=numbers, origin=origin)
+        return replace(model, columns=replace(columns, numbers=True), origin=origin)
 
-    def framed(function: Predict | None) -> Predict | None:
-        if function is None:
-            return None
-        call = function
-        return lambda rows: call(with_categories(rows, categories, strict=False))
+    def framed(function: Predict) -> Predict:
+        return lambda rows: function(with_categories(rows, categories, strict=False))
 
     return replace(
         model,
-        columns=replace(model.columns, text=text_positions(categories)),
-        predict_rows=framed(model.predict_rows) or model.predict_rows,
-        probabilities=framed(model.probabilities),
-        raw_scores=framed(model.raw_scores),
+        columns=replace(columns, frame=True, text=text_positions(categories)),
+        predict_rows=framed(estimator.predict),
+        probabilities=framed(estimator.predict_proba) if model.probabilities else None,
         origin=origin,
     )
 
 
 def _columns(booster: Any, categories: Categories) -> Columns:
-    names: tuple[str, ...] | None = tuple(booster.feature_name())
-    if names and all(_NO_NAME.fullmatch(name) for name in names):
-        names = None  # LightGBM's own, where training gave none
+    names = _names(booster)
     if categories:
         text = text_positions(categories)
         return Columns(booster.num_feature(), names, frame=True, text=text)
     return Columns(booster.num_feature(), names, numbers=True)
+
+
+def _names(booster: Any) -> tuple[str, ...] | None:
+    names = tuple(booster.feature_name())
+    # Where training gave none, LightGBM numbers them.
+    return None if all(_NO_NAME.fullmatch(name) for name in names) else names
 
 
 def _objective(booster: Any) -> tuple[str, int]:

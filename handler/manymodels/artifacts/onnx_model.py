@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,9 @@ from manymodels.artifacts.model import Model, Predict, Rows
 from manymodels.artifacts.onnx_inputs import Feed, table_inputs
 from manymodels.artifacts.onnx_labels import class_labels
 from manymodels.artifacts.provenance import running
+from manymodels.errors import ModelLoadError
 
+_PLACE = re.compile(r"^(?:\[ONNXRuntimeError\] : \d+ : \w+ : )?(?:/\S+\.cc:\d+ [^()]*\(.*\) )?")
 _POSITIONS = "tensor(int64)"
 _LABELS = (_POSITIONS, "tensor(string)")
 _FLOATS = ("tensor(float)", "tensor(double)")
@@ -34,8 +37,22 @@ def load_onnx(path: Path, threads: int | None = None, labels: Sequence[Any] = ()
     # Threads that wait by spinning would take the processors of all other models.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise ModelLoadError(f"{path.name} does not load: {_reason(error)}") from error
     return session_model(session, path.name, class_labels(path) or labels)
+
+
+def _reason(error: Exception) -> str:
+    """Return the runtime's reason without its codes, our path and its sources' paths."""
+    text = str(error).partition("\n")[0]
+    _, _, text = text.rpartition(" failed:") if " failed:" in text else ("", "", text)
+    return f"{type(error).__name__}: {_PLACE.sub('', text)}"
 
 
 def session_model(session: Any, name: str, labels: Sequence[Any] = ()) -> Model:
