@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -27,8 +28,12 @@ _XGBOOST_UBJSON = re.compile(rb"\x07version\[#L\0{7}\x03(?:[iU](.))(?:[iU](.))(?
 _DISTRIBUTIONS = {"xgboost": ("xgboost", "xgboost-cpu"), "onnxruntime": ("onnxruntime",)}
 
 
+@lru_cache(maxsize=32)
 def running(library: str, distribution: str | None = None) -> str:
-    """Return a library's name with the version that is here, such as ``scikit-learn 1.9.1``."""
+    """Return a library's name with the version that is here, such as ``scikit-learn 1.9.1``.
+
+    To look it up reads files and writes to a megabyte of memory: a zygote does it once for all.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     for name in _DISTRIBUTIONS.get(library, (distribution or library,)):
