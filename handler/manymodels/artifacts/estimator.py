@@ -37,9 +37,10 @@ def estimator_model(estimator: Any, holder: str) -> Model:
     prepare = _preparation(estimator, columns)
 
     def of(method: str) -> Predict | None:
-        return _shortcut(estimator, framework, method) or _through(
-            prepare, getattr(estimator, method, None)
-        )
+        own = _through(prepare, getattr(estimator, method, None))
+        if own is None or framework != "scikit-learn":
+            return own
+        return _late(lambda: _shortcut(estimator, framework, method) or own)
 
     classes = _classes(estimator)
     return Model(
@@ -52,6 +53,18 @@ def estimator_model(estimator: Any, holder: str) -> Model:
         probabilities=None if classes is None else of("predict_proba"),
         raw_scores=of("decision_function"),
     )
+
+
+def _late(make: Callable[[], Predict]) -> Predict:
+    """Make a function when it is first called: few models are asked for more than predictions."""
+    made: list[Predict] = []
+
+    def call(rows: Rows) -> Any:
+        if not made:
+            made.append(make())
+        return made[0](rows)
+
+    return call
 
 
 def framework_of(estimator: Any) -> str:
@@ -94,6 +107,8 @@ def _is_unfitted(estimator: Any) -> bool:
     if hasattr(type(estimator), "__sklearn_is_fitted__"):
         # Such as a pipeline: it asks its parts, which may be of the user's own making.
         return False
+    if any(name.endswith("_") and not name.startswith("__") for name in vars(estimator)):
+        return False  # what check_is_fitted goes by, at less cost
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
