@@ -364,6 +364,14 @@ def test_numbers_of_one_type_are_one_block():
     pd.testing.assert_frame_equal(frame, pd.DataFrame({"a": [1, 3], "b": [2, 4]}))
 
 
+def test_more_columns_than_can_be_typed_are_too_large():
+    with pytest.raises(PayloadTooLarge, match="the CSV body has 100000 columns, not all of numb"):
+        decode("a," * 99_999 + "a")
+    with pytest.raises(BadRequest, match="the model takes 3 features, the request has 100000"):
+        decode("a," * 99_999 + "a", NAMED)
+    assert decode("1," * 99_999 + "1").shape == (1, 100_000)
+
+
 fields = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
 numeric_text = st.text("01.,-+eEnaif\"'; \t\r\n\x00_\ufeff", max_size=40)
 any_columns = st.sampled_from([OPEN, NUMBERS, NAMED, NAMED_NUMBERS, MIXED, Columns(1)])

@@ -305,6 +305,14 @@ def test_a_long_text_among_many_cells_takes_no_more_room_than_it_has():
     assert decode(json.dumps(body), OPEN).shape == (10_001, 1)
 
 
+def test_more_columns_than_can_be_typed_are_too_large():
+    body = [["a"] * 100_000]
+    with pytest.raises(PayloadTooLarge, match="the JSON body has 100000 columns, not all of num"):
+        decode(body, OPEN)
+    with pytest.raises(BadRequest, match="the model takes 2 features, the request has 100000"):
+        decode(body, FRAME)
+
+
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manymodels.content.body_text import is_storable, shown
+from manymodels.content.limits import known_width
 from manymodels.content.table import Columns, Table, text_positions
-from manymodels.errors import BadRequest
+from manymodels.errors import BadRequest, PayloadTooLarge
 
 Cells = Sequence[Sequence[object]]
+WIDEST = 1 << 16
+"""Columns that need not be numbers: each is an object of its own, many times its text's size."""
 _NUMBERS = {int, float, bool, type(None)}
 _MISSING = float("nan")
 
@@ -25,6 +28,8 @@ class Source(NamedTuple):
     unit: str = "row"
     numbers: Sequence[int] | None = None
     """The rows' own numbers, where they are not 1, 2, 3: of the lines that are not blank."""
+    checked: bool = True
+    """Whether text is known to be proper: our parsers see to it, one before us may not have."""
 
     def row(self, index: int) -> str:
         """Return the name of a row; ``index`` counts from 0."""
@@ -49,14 +54,15 @@ def table_of_rows(
         if values is not None and (names is None or values.shape[1] == len(names)):
             return Table(values, names)
     check_widths(rows, names, source)
-    if not same_columns(names, columns):
-        return any_table_of(names)
+    refused = misfit(len(rows[0]), names, columns, source)
+    if refused is not None:
+        return refused
     kinds = set(map(type, chain.from_iterable(rows)))
     if columns.numbers or not kinds <= _NUMBERS | {str}:
         _check_cells(rows, names, source, text=not columns.numbers)
     if columns.numbers:
         return Table(np.array(rows, dtype=np.float64), names)
-    if str in kinds:
+    if str in kinds and not source.checked:
         _check_text(rows, names, source)
     try:
         return table_of_columns(list(zip(*rows, strict=True)), names, columns)
@@ -83,18 +89,25 @@ def table_of_columns(cells: Cells, names: tuple[str, ...] | None, columns: Colum
     return Table(values, names)
 
 
-def same_columns(names: tuple[str, ...] | None, columns: Columns) -> bool:
-    """Whether the body's columns can be the model's.
+def misfit(
+    width: int, names: tuple[str, ...] | None, columns: Columns, source: Source
+) -> Table | None:
+    """Return what `table.arrange` refuses, where the body's columns are not the model's.
 
-    Asked before cells are looked at: a column that is not the model's may hold anything.
+    Asked before cells are looked at: a column that is not the model's may hold anything. Raises
+    PayloadTooLarge for more columns than are given types, one by one.
     """
-    return names is None or columns.names is None or set(names) == set(columns.names)
-
-
-def any_table_of(names: Sequence[str] | None) -> Table:
-    """Return a table for `table.arrange` to say which of its columns are not the model's."""
-    labels = tuple(names or ())
-    return Table(np.empty((1, len(labels)), dtype=object), labels)
+    if names is not None and columns.names is not None:
+        if set(names) != set(columns.names):
+            return Table(np.empty((1, len(names)), dtype=object), names)
+    elif known_width(columns) not in (None, width):
+        return Table(np.empty((1, width), dtype=object))
+    if width > WIDEST and not columns.numbers:
+        raise PayloadTooLarge(
+            f"the {source.form} body has {width} columns, not all of numbers; "
+            f"at most {WIDEST} are accepted"
+        )
+    return None
 
 
 def check_widths(rows: Cells, names: Sequence[str] | None, source: Source) -> None:
@@ -156,9 +169,11 @@ def _check_text(rows: Cells, names: Sequence[str] | None, source: Source) -> Non
 
 def _typed(cells: Sequence[object], text: bool) -> NDArray[Any]:
     """Return one column with the type its cells have, as pandas would find it."""
-    if text:
-        return _objects(map(_written, cells))
     kinds = set(map(type, cells))
+    if text and not kinds.isdisjoint((int, float)):
+        return _objects(map(_written, cells))
+    if text:
+        return _objects(cells)
     if kinds == {bool}:
         return np.array(cells)
     if kinds <= {int, float, type(None)}:
@@ -174,9 +189,9 @@ def _written(cell: object) -> object:
 
 
 def _objects(cells: Iterable[object]) -> NDArray[Any]:
-    found = [_MISSING if cell is None else cell for cell in cells]
+    found = list(cells)
     array = np.empty(len(found), dtype=object)
-    array[:] = found
+    array[:] = [_MISSING if cell is None else cell for cell in found] if None in found else found
     return array
 
 

@@ -12,13 +12,12 @@ from manymodels.content import csv_dialect
 from manymodels.content.body_text import as_text, shortened
 from manymodels.content.cells import (
     Source,
-    any_table_of,
     check_widths,
-    same_columns,
+    misfit,
     table_of_columns,
     table_of_rows,
 )
-from manymodels.content.csv_numbers import as_written, number, numbers, plain_rows, typed
+from manymodels.content.csv_numbers import as_written, floats, number, numbers, plain_rows, typed
 from manymodels.content.table import Columns, Table, text_positions
 from manymodels.errors import BadRequest
 
@@ -35,15 +34,15 @@ def decode_csv(body: object, parameters: Mapping[str, str], columns: Columns) ->
     fields are; a model of numbers gets float64. Raises BadRequest that names the row (from 1, the
     header and blank lines not counted) and the column of what is wrong.
     """
-    if not parameters:
-        table = _plain(_ascii_bytes(body), None, columns)
-        if table is not None:
-            return table
+    plain = b"" if parameters else _ascii_bytes(body)
+    table = _plain(plain, None, columns)
+    if table is not None:
+        return table
     text = as_text(body, parameters, "CSV")
     delimiter = csv_dialect.delimiter_of(text, parameters, columns)
     declared = csv_dialect.header_declared(parameters)
     if delimiter == csv_dialect.COMMA:
-        table = _plain_text(text, declared, columns)
+        table = _plain_text(text, declared, columns, tried=len(plain) == len(text))
         if table is not None:
             return table
     rows = list(csv_dialect.fields(text, delimiter))
@@ -79,9 +78,9 @@ def _plain(body: bytes, names: tuple[str, ...] | None, columns: Columns) -> Tabl
     return table_of_rows(rows, names, columns, _SOURCE, plain=True)
 
 
-def _plain_text(text: str, declared: bool | None, columns: Columns) -> Table | None:
-    """Return plain numbers, with a header above them or without, as a table."""
-    if not declared and text.isascii():
+def _plain_text(text: str, declared: bool | None, columns: Columns, *, tried: bool) -> Table | None:
+    """Return plain numbers, with a header above them or, if not tried before, without."""
+    if not declared and not tried and text.isascii():
         table = _plain(text.encode(), None, columns)
         if table is not None:
             return table
@@ -99,8 +98,9 @@ def _plain_text(text: str, declared: bool | None, columns: Columns) -> Table | N
 
 def _table(rows: Sequence[Sequence[str]], names: tuple[str, ...] | None, columns: Columns) -> Table:
     check_widths(rows, names, _SOURCE)
-    if not same_columns(names, columns):
-        return any_table_of(names)
+    refused = misfit(len(rows[0]), names, columns, _SOURCE)
+    if refused is not None:
+        return refused
     if columns.numbers:
         return Table(_numbers(rows, names), names)
     text = text_positions(columns, names, len(rows[0]))
@@ -113,9 +113,10 @@ def _table(rows: Sequence[Sequence[str]], names: tuple[str, ...] | None, columns
 
 def _numbers(rows: Sequence[Sequence[str]], names: tuple[str, ...] | None) -> NDArray[np.float64]:
     shape = len(rows), len(rows[0])
-    plain = numbers(list(chain.from_iterable(rows)))
-    if plain is not None:
-        return np.array(plain, dtype=np.float64).reshape(shape)
+    flat = list(chain.from_iterable(rows))
+    values = numbers(flat) or floats(flat)
+    if values is not None:
+        return np.array(values, dtype=np.float64).reshape(shape)
     found = [
         [_number(field, index, column, names) for column, field in enumerate(row)]
         for index, row in enumerate(rows)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import orjson
 
 _PLAIN = b"0123456789+-.eE, \t\r\n"
+_ENDS_OF_FIELDS = (b",", b"]", b"\r")
 _NOT_A_NUMBER = b"naN"
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _BOOLEANS = {
@@ -34,12 +35,12 @@ def plain_rows(body: bytes) -> list[list[int | float | None]] | None:
     text = b"[[" + body.strip().replace(b"\n", b"],[") + b"]]"
     try:
         rows: list[list[int | float | None]] = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        filled = _filled(text)
-        if filled == text:
+    except orjson.JSONDecodeError as error:
+        # Only a comma or a bracket that comes too early tells of an empty field.
+        if text[error.pos : error.pos + 1] not in _ENDS_OF_FIELDS:
             return None
         try:
-            rows = orjson.loads(filled)
+            rows = orjson.loads(_filled(text))
         except orjson.JSONDecodeError:
             return None
     return rows
@@ -77,6 +78,17 @@ def numbers(fields: Sequence[str]) -> list[int | float | None] | None:
     return rows[0]
 
 
+def floats(fields: Sequence[str]) -> list[float] | None:
+    """Return any numbers, with an empty field as NaN; None if one needs a closer look."""
+    text = ",".join(fields)
+    if "_" in text or not text.isascii():
+        return None
+    try:
+        return [float(field or "nan") for field in fields]
+    except ValueError:
+        return None
+
+
 def typed(fields: Sequence[str]) -> Sequence[object]:
     """Return a column's fields as int, float, bool or text, whichever all are; empty as None."""
     plain = numbers(fields)
@@ -92,7 +104,7 @@ def typed(fields: Sequence[str]) -> Sequence[object]:
 
 def as_written(fields: Sequence[str]) -> Sequence[object]:
     """Return a column of text exactly as it is written; empty as None."""
-    return [field or None for field in fields]
+    return [field or None for field in fields] if "" in fields else fields
 
 
 def _value(field: str) -> int | float | None:

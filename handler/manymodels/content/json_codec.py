@@ -20,6 +20,7 @@ PREDICTIONS = "predictions"
 _QUOTE = ord('"')
 _FLOAT64 = np.dtype(np.float64)
 _SOURCE = Source("JSON")
+_PARSED_BEFORE_US = Source("JSON", checked=False)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -80,7 +81,7 @@ def _decode(body: object, parameters: Mapping[str, str], columns: Columns) -> Ta
     if parameters and isinstance(body, (bytes, bytearray, memoryview)):
         body = as_text(body, parameters, "JSON")
     if not isinstance(body, (bytes, bytearray, memoryview, str)):
-        return table_of_value(body, columns, _SOURCE, plain=False)
+        return table_of_value(body, columns, _PARSED_BEFORE_US, plain=False)
     value = parse(body)
     return table_of_value(value, columns, _SOURCE, plain=_is_plain(body, value))
 
