@@ -377,3 +377,29 @@ def test_other_links_disturb_nothing(tmp_path):
     (inside / "saved.ubj").rename(inside / "saved")
     (inside / "model.ubj").symlink_to("saved")
     assert load(inside, safe=True).origin["file"] == "model.ubj"
+
+
+# MXNet's, told apart from XGBoost's; what is in them is tested where MXNet is.
+
+
+@pytest.fixture
+def network(tmp_path):
+    nodes = '[{"op": "null", "name": "data", "inputs": []}]'
+    (tmp_path / "net-symbol.json").write_text(
+        f'{{"nodes": {nodes}, "arg_nodes": [0], "heads": [[0, 0, 0]]}}'
+    )
+    (tmp_path / "net-0000.params").write_bytes(b"\x12\x01" + bytes(30))
+    return tmp_path
+
+
+def test_a_network_is_told_by_its_files_and_is_not_among_the_safe_ones(network):
+    with pytest.raises(ModelLoadError, match=r"net-symbol\.json .*not loaded with MANYMODELS_ARTI"):
+        load(network, safe=True)
+    BOOSTER.save_model(network / "booster.json")
+    with pytest.raises(ModelLoadError, match=r"more than one model .*: net-symbol\.json, booster"):
+        load(network)
+    (network / "manymodels.json").write_text('{"model": "booster.json"}')
+    assert load(network).framework == "xgboost"
+    (network / "manymodels.json").write_text('{"model": "net-symbol.json"}')
+    with pytest.raises(ModelLoadError, match=r"net-symbol\.json \(MXNet"):
+        load(network, safe=True)

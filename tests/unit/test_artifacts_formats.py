@@ -2,6 +2,7 @@
 
 import os.path
 import pickle
+import subprocess
 import sys
 
 import joblib
@@ -393,3 +394,15 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     message = caught.value.message
     assert message.startswith(f"{name} needs the module '{module}")
     assert message.endswith(f"which is not installed: pip install 'manymodels[{extra}]'")
+
+
+def test_an_onnx_model_imports_no_other_library(tmp_path):
+    converted(tmp_path, LogisticRegression().fit(ROWS, BINARY))
+    code = (
+        "import sys, pathlib; from manymodels.artifacts import load\n"
+        "load(pathlib.Path(sys.argv[1]))\n"
+        "print(*sorted({'onnx', 'sklearn', 'xgboost', 'joblib', 'scipy'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

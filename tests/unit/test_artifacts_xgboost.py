@@ -192,6 +192,19 @@ def test_a_subclass_that_predicts_its_own_way_keeps_it(tmp_path):
     np.testing.assert_array_equal(load(tmp_path).predict(ROWS), 2 * plain.predict(ROWS))
 
 
+def test_a_subclass_is_given_the_columns_that_it_was_trained_on(tmp_path):
+    frame = pd.DataFrame(ROWS, columns=list("abcd"))
+    joblib.dump(OfColumnB(n_estimators=2, n_jobs=1).fit(frame, ROWS[:, 0]), tmp_path / "m.pkl")
+    model = load(tmp_path)
+    assert (model.columns.frame, model.columns.numbers) == (True, False)
+    np.testing.assert_array_equal(model.predict(frame), ROWS[:, 1])
+
+
+class OfColumnB(xgboost.XGBRegressor):
+    def predict(self, X):
+        return X["b"].to_numpy()
+
+
 class Doubling(xgboost.XGBRegressor):
     def predict(self, X):
         return 2 * super().predict(X)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +117,14 @@ def estimator_model(estimator: Any, holder: str, threads: int | None = None) -> 
         return _framed(_unvalidated(function, **options), categories)
 
     predict = None if categories else estimator_predict(estimator)
+    columns = _columns(booster, categories)
+    if columns.names and not type(estimator).__module__.startswith("xgboost."):
+        # Somebody's own methods may ask for columns by name.
+        columns = replace(columns, numbers=False, frame=True)
     return Model(
         "xgboost",
         type(estimator).__name__,
-        _columns(booster, categories),
+        columns,
         predict or of("predict") or estimator.predict,
         estimator,
         None if classes is None else np.asarray(classes),
