@@ -93,7 +93,10 @@ def test_without_a_model_s_count_the_greatest_index_says_the_width():
         ("1 1:2_0", LIBSVM, "libsvm line 1: '2_0', the value of index 1, is not a number"),
         ("1 1:", LIBSVM, "libsvm line 1: '', the value of index 1, is not a number"),
         ("1 1:2:3", LIBSVM, "libsvm line 1: '2:3', the value of index 1, is not a number"),
-        ("1 99999999999:1", LIBSVM, "libsvm line 1: '99999999999:1' is not index:value"),
+        (f"1 {'9' * 20}:1", LIBSVM, f"libsvm line 1: '{'9' * 20}:1' is not index:value"),
+        ("1 1.5:1", LIBSVM, "libsvm line 1: '1.5:1' is not index:value"),
+        ("1 0:1 2", LIBSVM, "libsvm line 1: '2' is not index:value"),
+        ("1:2:3 4", LIBSVM, "libsvm line 1: '2:3', the value of index 1, is not a number"),
         ("x" * 99 + " 1:1", LIBSVM, f"libsvm line 1: '{'x' * 40}...', the label, is not a number"),
         ("1 1:1", "text/libsvm; indexing=2", "indexing='2' is neither 0 nor 1"),
     ],
@@ -109,11 +112,18 @@ def test_a_body_of_other_things_is_a_bad_request():
         content.decode([[1]], LIBSVM)
 
 
-def test_a_line_too_long_for_the_quick_way_reads_the_same():
-    pairs = " ".join(f"{index}:{index / 8}" for index in range(10_000))
-    read = content.decode(f"1 {pairs}\n1 {pairs[:500].rpartition(' ')[0]}".encode(), LIBSVM)
-    np.testing.assert_array_equal(read[0], np.arange(10_000) / 8)
-    assert read.shape == (2, 10_000)
+def test_a_line_of_plain_numbers_reads_as_the_same_with_a_comment():
+    pairs = " ".join(f"{index}:{index / 7}" for index in range(1000))
+    read = content.decode(f"1 {pairs}\n1 {pairs} # us\n{pairs}\n".encode(), LIBSVM)
+    np.testing.assert_array_equal(read, [np.arange(1000) / 7] * 3)
+
+
+def test_the_quick_way_of_plain_lines_reads_what_float_reads():
+    texts = ("1", "-0.0", "1e-320", "0.1", "123456789.123456789", "1e400", "9007199254740993")
+    line = " ".join(f"{index}:{text}" for index, text in enumerate(texts))
+    slow = " ".join(f"{index}:+{text}".replace("+-", "-") for index, text in enumerate(texts))
+    expected = [[float(text) for text in texts]] * 2
+    np.testing.assert_array_equal(content.decode(f"{line}\n{slow}".encode(), LIBSVM), expected)
 
 
 @given(st.integers(1, 20), st.integers(1, 8), st.booleans(), st.integers(0, 99))

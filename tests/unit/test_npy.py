@@ -175,7 +175,7 @@ def test_a_pickle_is_never_loaded(kind):
         ("__import__('os').abort()", b"", "'.' in the header"),
     ],
 )
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("error")
 def test_a_header_is_believed_only_as_far_as_the_body_goes(header, data, message):
     body = with_header(header, data)
     if message is None:  # as Python 2 wrote it

@@ -205,9 +205,11 @@ def _frame(table: Any) -> Any:
     from pyarrow import types
 
     for index, field in enumerate(table.schema):
-        if any(test(field.type) for test in (types.is_decimal, types.is_float16, types.is_null)):
+        if types.is_decimal(field.type) or types.is_null(field.type):
             table = table.set_column(index, field.name, table.column(index).cast(pa.float64()))
-    return table.to_pandas(use_threads=False, ignore_metadata=True, date_as_object=False)
+    frame = table.to_pandas(use_threads=False, ignore_metadata=True, date_as_object=False)
+    halves = [field.name for field in table.schema if types.is_float16(field.type)]
+    return frame.astype(dict.fromkeys(halves, "float64")) if halves else frame
 
 
 def _without_index(table: Any, columns: Columns) -> Any:

@@ -10,10 +10,11 @@ import codecs
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from manymodels.content.limits import known_width
@@ -23,14 +24,13 @@ from manymodels.content.table import Columns, Table
 from manymodels.errors import BadRequest
 
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|$)")
-_PLAIN = re.compile(rb"(?:([^\s:_]+)(?:\s+|$))?((?:\d{1,10}:[^\s:_]+(?:\s+|$))*)")
-_PLAIN_BYTES = 1 << 16
-"""Longer lines go the other way: matching takes memory for every pair."""
+_NUMERIC = b"0123456789.eE+-"
+_AS_COMMAS = bytes.maketrans(b" :", b",,")
 _INDEX_DIGITS = 10
 _SHOWN = 40
 _FROM_ONE = "'text/libsvm; indexing=1'"
 
-Pairs = tuple[list[int], list[float]]
+Pairs = tuple[MutableSequence[int], MutableSequence[float]]
 
 
 def decode_libsvm(body: object, parameters: Mapping[str, str], columns: Columns) -> Table:
@@ -100,7 +100,7 @@ class _Rows:
         return self._lines[bisect_right(self._pointers, entry) - 1]
 
 
-def _first_repeated(indices: list[int]) -> int:
+def _first_repeated(indices: Sequence[int]) -> int:
     seen: set[int] = set()
     for index in indices:
         if index in seen:
@@ -110,17 +110,22 @@ def _first_repeated(indices: list[int]) -> int:
 
 
 def _pairs(line: bytes) -> Pairs | None:
-    """Return a line's indices and values, or None where it has to be looked at with care."""
-    match = _PLAIN.fullmatch(line) if len(line) <= _PLAIN_BYTES else None
-    if match is None:
+    """Return a line's indices and values, or None where it has to be looked at with care.
+
+    A line of plain numbers is a JSON list but for its marks: in half the time of float().
+    """
+    marks = line.translate(None, _NUMERIC)
+    count = marks.count(b":")
+    labelled = marks == b" :" * count
+    if not labelled and marks != (b": " * count)[:-1]:
         return None
-    fields = match[2].replace(b":", b" ").split()
     try:
-        if match[1]:
-            float(match[1])
-        return list(map(int, fields[::2])), list(map(float, fields[1::2]))
-    except ValueError:
+        cells = orjson.loads(b"[" + line.translate(_AS_COMMAS) + b"]")
+        indices = array("q", cells[labelled::2])
+        values = array("d", cells[labelled + 1 :: 2])
+    except (orjson.JSONDecodeError, TypeError, OverflowError):
         return None
+    return None if count and min(indices) < 0 else (indices, values)
 
 
 def _pairs_with_care(number: int, line: bytes) -> Pairs:

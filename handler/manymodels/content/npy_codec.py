@@ -6,7 +6,9 @@ import io
 import re
 import sys
 import tokenize
+import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +21,8 @@ from manymodels.errors import BadRequest, NotAcceptable
 
 _STRING = re.compile(rb"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
 _NO_LITERAL = re.compile(rb"[^\w\s()\[\]{}:,]")
-_OPENING, _CLOSING = b"([{", b")]}"
+_BRACKET = re.compile(rb"[()\[\]{}]")
+_OPENING = b"([{"
 _DEEPEST = 12
 _LONGEST_HEADER = 10_000
 """NumPy's own limit for files that are not trusted; some 500 named columns."""
@@ -138,43 +141,53 @@ def cells_of(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _read_header(body: bytes, what: str) -> _Header:
-    stream = io.BytesIO(body)
     try:
-        version = npy_format.read_magic(stream)
-        _check_literal(body, version)
-        # 3.0 is 2.0 with names in UTF-8, which no public function reads.
-        read = (
-            npy_format.read_array_header_1_0
-            if version == (1, 0)
-            else npy_format.read_array_header_2_0
-        )
-        shape, fortran, dtype = read(stream)
-        if version == (3, 0) and dtype.names is not None:
-            dtype.names = tuple(name.encode("latin-1").decode() for name in dtype.names)
+        return _parse_header(_header_bytes(body))
     except (*_HEADER_FAULTS, tokenize.TokenError) as error:
         reason = str(error).partition("\n")[0]
         raise BadRequest(f"{what} is not an array in NPY's format: {reason}") from error
+
+
+def _header_bytes(body: bytes) -> bytes:
+    """Return all that stands before the data; ValueError where it is not of NPY's format."""
+    version = npy_format.read_magic(io.BytesIO(body[: npy_format.MAGIC_LEN]))
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"version {version} is not known")
+    start = npy_format.MAGIC_LEN + (2 if version == (1, 0) else 4)
+    length = int.from_bytes(body[npy_format.MAGIC_LEN : start], "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"its header of {length} bytes is longer than {_LONGEST_HEADER}")
+    _check_literal(body[start : start + length])
+    return body[: start + length]
+
+
+@lru_cache(maxsize=64)  # a client's requests are mostly of one type and shape
+def _parse_header(header: bytes) -> _Header:
+    stream = io.BytesIO(header)
+    version = npy_format.read_magic(stream)
+    # 3.0 is 2.0 with names in UTF-8, which no public function reads.
+    read = (
+        npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Python 2's headers, and odd escapes
+        shape, fortran, dtype = read(stream)
+    if version == (3, 0) and dtype.names is not None:
+        dtype.names = tuple(name.encode("latin-1").decode() for name in dtype.names)
     return _Header(shape, fortran, dtype, stream.tell())
 
 
-def _check_literal(body: bytes, version: tuple[int, int]) -> None:
+def _check_literal(header: bytes) -> None:
     """Raise ValueError for a header that is no plain literal.
 
     NumPy hands it to Python's parser, which a few thousand brackets or signs drive out of memory.
     """
-    if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"version {version} is not known")
-    size = 2 if version == (1, 0) else 4
-    start = npy_format.MAGIC_LEN + size
-    length = int.from_bytes(body[npy_format.MAGIC_LEN : start], "little")
-    if length > _LONGEST_HEADER:
-        raise ValueError(f"its header of {length} bytes is longer than {_LONGEST_HEADER}")
-    text = _STRING.sub(b"", body[start : start + length])
+    text = _STRING.sub(b"", header)
     if odd := _NO_LITERAL.search(text):
         raise ValueError(f"{odd[0].decode('latin-1')!r} in the header")
     depth = 0
-    for byte in text:
-        depth += (byte in _OPENING) - (byte in _CLOSING)
+    for bracket in _BRACKET.findall(text):
+        depth += 1 if bracket in _OPENING else -1
         if depth > _DEEPEST:
             raise ValueError("the header is nested too deep")
 

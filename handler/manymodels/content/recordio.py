@@ -8,7 +8,7 @@ one: a writer may split a record where it holds the magic number itself, which t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -38,9 +38,11 @@ def read_records(body: bytes) -> Iterator[Any]:
     record = record_class()
     for number, payload in enumerate(_payloads(body), 1):
         try:
-            yield record.FromString(payload)
-        except (DecodeError, UnicodeDecodeError) as error:
+            read = record.FromString(payload)
+            "".join(read.features)  # protobuf before 5 takes names that are not UTF-8
+        except (DecodeError, UnicodeDecodeError, TypeError) as error:
             raise BadRequest(f"record {number} is not a protobuf Record: {error}") from error
+        yield read
 
 
 def frame(payload: bytes) -> bytes:
@@ -48,16 +50,17 @@ def frame(payload: bytes) -> bytes:
     return _HEAD.pack(_MAGIC, len(payload)) + payload + bytes(-len(payload) % 4)
 
 
-@lru_cache(maxsize=1)
 def record_class() -> Any:
     """Return the class of the message ``aialgs.data.Record``, of a descriptor pool of our own."""
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(_file())
-    descriptor = pool.FindMessageTypeByName(f"{_PACKAGE}.Record")
-    if hasattr(message_factory, "GetMessageClass"):
-        return message_factory.GetMessageClass(descriptor)
-    before_4_22: Any = message_factory.MessageFactory(pool)
-    return before_4_22.GetPrototype(descriptor)
+    return _classes()[f"{_PACKAGE}.Record"]
+
+
+@lru_cache(maxsize=1)
+def _classes() -> Mapping[str, Any]:
+    """Return all the schema's classes: protobuf before 4.25 does not keep those it needs alive."""
+    pool, file = descriptor_pool.DescriptorPool(), _file()
+    pool.Add(file)
+    return message_factory.GetMessageClassesForFiles([file.name], pool)
 
 
 def _payloads(body: bytes) -> Iterator[bytes]:

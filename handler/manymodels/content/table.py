@@ -117,7 +117,7 @@ def _numbers(values: Any) -> Any:
 def _first_text(values: Any) -> str:
     cells = values.to_numpy(dtype=object) if hasattr(values, "to_numpy") else values
     for (row, column), cell in np.ndenumerate(cells):
-        if not isinstance(cell, (int, float, np.number, np.bool_)):
+        if cell is not None and not isinstance(cell, (int, float, np.number, np.bool_)):
             shown = str(cell)[:60]
             return f"row {row + 1}, column {column + 1}: {shown!r} is not a number"
     return "the model takes numbers"
