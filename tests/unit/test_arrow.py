@@ -245,6 +245,14 @@ def test_a_page_is_measured_by_its_header_and_not_by_the_file_s_footer():
     assert "2147483647 bytes decoded" in message
 
 
+def test_a_footer_that_contradicts_itself_does_not_end_the_process():
+    # A column that may be null says that it may not: pyarrow's metadata calls std::terminate.
+    optional, required = b"\x25\x02\x18\x01a", b"\x25\x00\x18\x01a"
+    body = parquet(pa.table({"a": [1.0, None]}), store_schema=False)
+    assert body.count(optional) == 1
+    assert "malformed" in refused(body.replace(optional, required), PARQUET)
+
+
 def test_a_footer_of_megabytes_is_refused():
     table = pa.table({"a": [1]}).replace_schema_metadata({"note": "x" * 2_000_000})
     assert "the Parquet body's footer" in refused(parquet(table), PARQUET, PayloadTooLarge)
