@@ -386,3 +386,16 @@ def test_records_rows_and_columns_say_the_same(rows):
     np.testing.assert_array_equal(first["a"].to_numpy(float), [float(row[0]) for row in rows])
     for other in others:
         assert other.equals(first)
+
+
+@pytest.mark.parametrize("wrap", [lambda values: values, lambda values: {"instances": values}])
+@pytest.mark.parametrize("numbers", [True, False])
+def test_values_in_a_flat_list_are_rows_of_a_model_with_one_column(wrap, numbers):
+    columns = Columns(count=1, numbers=numbers)
+    rows = content.decode(json.dumps(wrap([1, 2.5, 3])).encode(), JSON, columns)
+    assert rows.tolist() == [[1], [2.5], [3]]
+    if not numbers:
+        texts = content.decode(json.dumps(wrap(["a", "b"])).encode(), JSON, columns)
+        assert texts.tolist() == [["a"], ["b"]]
+        lines = content.decode(b'"a"\n"b"\n', "application/jsonlines", columns)
+        assert lines.tolist() == [["a"], ["b"]]

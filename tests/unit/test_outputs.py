@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import xgboost
 
+from manymodels.artifacts import load
 from manymodels.artifacts.model import Model
 from manymodels.artifacts.outputs import OUTPUTS, parse_outputs, select
 from manymodels.content import Columns
@@ -84,3 +86,26 @@ def test_names_are_parsed_as_the_xgboost_container_does():
 def test_a_name_that_is_none_lists_those_that_are():
     with pytest.raises(BadRequest, match=r"'probabilites' is none of .*, probabilities, "):
         parse_outputs("labels,probabilites")
+
+
+@pytest.mark.parametrize(
+    ("objective", "raw_score"),
+    [("binary:logistic", "as predicted"), ("binary:hinge", "as predicted"),
+     ("multi:softprob", "the greatest")],
+)  # fmt: skip
+def test_a_boosters_raw_scores_are_those_of_the_xgboost_container(tmp_path, objective, raw_score):
+    rows = np.random.default_rng(0).normal(size=(60, 3))
+    data = xgboost.DMatrix(rows, label=(rows[:, 0] > 0).astype(int))
+    settings = {"objective": objective, "nthread": 1}
+    if objective.startswith("multi"):
+        settings["num_class"] = 3
+    xgboost.train(settings, data, 3).save_model(tmp_path / "model.ubj")
+    model = load(tmp_path)
+    predicted = model.predict(rows)
+    one, each = select(model, rows, ("raw_score", "raw_scores"))
+    if raw_score == "as predicted":
+        np.testing.assert_array_equal(one, predicted)
+        np.testing.assert_array_equal(each, np.column_stack([1 - predicted, predicted]))
+    else:
+        np.testing.assert_array_equal(one, predicted.max(axis=1))
+        np.testing.assert_array_equal(each, predicted)

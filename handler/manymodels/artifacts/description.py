@@ -13,7 +13,7 @@ from manymodels import content
 from manymodels.artifacts.outputs import OUTPUTS
 from manymodels.errors import ModelLoadError, NotAcceptable
 
-DESCRIPTION_FILE = "manymodels" + ".json"  # in one it would look like the name of a module
+DESCRIPTION_FILE = "manymodels.json"
 TASKS = ("classification", "regression", "probability")
 _LARGEST = 1 << 20
 _MOST_THREADS = 1024

@@ -50,6 +50,9 @@ class Selection:
         return _decisive(self.raw_scores())
 
     def raw_scores(self) -> NDArray[Any] | None:
+        """What a classifier decides by; of an XGBoost booster, as there, what it predicts."""
+        if self._model.framework == "xgboost" and self._model.labels is not None:
+            return _both(self._value("predictions", self._model.predict_rows))
         return self._value("raw_scores", self._model.raw_scores)
 
     def predicted_score(self) -> NDArray[Any] | None:
@@ -89,6 +92,13 @@ def select(model: Model, rows: Rows, outputs: tuple[str, ...]) -> list[NDArray[A
     """Return a column an output: shape (n_rows,) or (n_rows, n_classes) each."""
     selection = Selection(model, rows)
     return [selection.column(output) for output in outputs]
+
+
+def _both(scores: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Return a score a class, where there is one of two."""
+    return (
+        np.column_stack([1 - scores, scores]) if scores is not None and scores.ndim == 1 else scores
+    )
 
 
 def _decisive(scores: NDArray[Any] | None) -> NDArray[Any] | None:

@@ -30,6 +30,8 @@ def decode_json(body: object, parameters: Mapping[str, str], columns: Columns) -
     ``body`` is the text, or what a parser made of it; null is a missing value. Raises BadRequest
     that names the row and column (from 1) of what is wrong.
     """
+    if isinstance(body, (bytearray, memoryview)):
+        body = bytes(body)
     if type(body) is bytes and columns.numbers and not parameters and _QUOTE not in body:
         # The usual request. Without text there is nothing that NumPy would take for a number.
         try:
@@ -40,7 +42,7 @@ def decode_json(body: object, parameters: Mapping[str, str], columns: Columns) -
             if values.ndim == 2 and values.size:
                 return Table(values, None)
             if values.ndim == 1 and values.size:
-                return Table(values.reshape(1, -1), None)
+                return Table(values.reshape((-1, 1) if columns.count == 1 else (1, -1)), None)
     return _decode(body, parameters, columns)
 
 
@@ -78,15 +80,15 @@ def parse(body: bytes | bytearray | memoryview | str) -> object:
 
 def _decode(body: object, parameters: Mapping[str, str], columns: Columns) -> Table:
     """Decode any body. Of parameters only the charset matters."""
-    if parameters and isinstance(body, (bytes, bytearray, memoryview)):
+    if parameters and isinstance(body, bytes):
         body = as_text(body, parameters, "JSON")
-    if not isinstance(body, (bytes, bytearray, memoryview, str)):
+    if not isinstance(body, (bytes, str)):
         return table_of_value(body, columns, _PARSED_BEFORE_US, plain=False)
     value = parse(body)
     return table_of_value(value, columns, _SOURCE, plain=_is_plain(body, value))
 
 
-def _is_plain(body: bytes | bytearray | memoryview | str, value: object) -> bool:
+def _is_plain(body: bytes | str, value: object) -> bool:
     """Whether the only text in a body is the key that wraps its rows: then no cell is one."""
     if isinstance(body, bytes):
         return body.count(b'"') == (2 if isinstance(value, dict) else 0)

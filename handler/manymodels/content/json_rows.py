@@ -22,7 +22,7 @@ _NAMES_SHOWN = 10
 def table_of_value(value: object, columns: Columns, source: Source, *, plain: bool) -> Table:
     """Return the rows of a parsed JSON body.
 
-    A list of rows, or one flat row; a list of records or of features objects; an object that is
+    A list of rows, or one flat row, whose values are rows of a model with one column; a list of records or of features objects; an object that is
     one of them, that has a list for each column, or that wraps any of these. The model's own names
     come first: what has them for its keys is a record or has columns, whatever the names are.
     Raises BadRequest for anything else. ``plain`` as in `cells.table_of_rows`.
@@ -35,15 +35,18 @@ def table_of_value(value: object, columns: Columns, source: Source, *, plain: bo
     if not rows:
         raise BadRequest(f"the {source.form} body has no rows")
     if not isinstance(rows[0], (list, dict)):
-        rows = [rows]
+        rows = rows if columns.count == 1 else [rows]
     return table_of_items(rows, columns, source, plain=plain)
 
 
 def table_of_items(items: Sequence[Any], columns: Columns, source: Source, *, plain: bool) -> Table:
     """Return rows that are all lists, all records or all features objects; at least one.
 
-    Raises BadRequest that names the first row that is something else than the first one.
+    Of a model with one column a row may be its value alone. Raises BadRequest that names the first
+    row that is something else than the first one.
     """
+    if columns.count == 1 and not isinstance(items[0], (list, dict)):
+        items = [[item] for item in items]
     if isinstance(items[0], dict):
         if is_features(items[0], columns):
             return table_of_features(items, columns, source)
