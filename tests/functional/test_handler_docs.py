@@ -56,7 +56,7 @@ def commands(block: str) -> list[Command]:
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         lines = part.splitlines()
         end = 1
-        while lines[end - 1].endswith("\\") or lines[end : end + 1] and lines[end][:2] == "> ":
+        while lines[end - 1].endswith("\\") or (lines[end : end + 1] and lines[end][:2] == "> "):
             end += 1
         typed = "\n".join(line.removeprefix("> ") for line in lines[:end])
         found.append(Command(typed, "\n".join(lines[end:]).strip()))

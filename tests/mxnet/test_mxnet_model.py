@@ -7,7 +7,7 @@ import scipy.sparse
 from sklearn.datasets import load_digits
 
 from manymodels import content
-from manymodels.artifacts.mxnet_model import candidates, load_mxnet
+from manymodels.artifacts.libraries.mxnet_model import candidates, load_mxnet
 from manymodels.errors import BadRequest, ModelLoadError
 
 mx = pytest.importorskip("mxnet")

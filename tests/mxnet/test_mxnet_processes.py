@@ -17,7 +17,7 @@ import os, sys
 from pathlib import Path
 import numpy as np
 from manymodels import content
-from manymodels.artifacts.mxnet_model import candidates, load_mxnet
+from manymodels.artifacts.libraries.mxnet_model import candidates, load_mxnet
 
 def load(directory):
     (files,) = candidates(sorted(Path(directory).iterdir()))
@@ -78,7 +78,7 @@ def test_no_memory_is_a_memory_error_and_the_network_goes_on(tmp_path):
     answers = run(
         """
         import json, resource
-        from manymodels.artifacts.mxnet_library import import_mxnet
+        from manymodels.artifacts.libraries.mxnet_library import import_mxnet
 
         def limited(mebibytes, function, *arguments):
             size = int(Path("/proc/self/statm").read_text().split()[0]) * 4096

@@ -387,7 +387,7 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     for loaded in [*sys.modules]:
         if loaded.partition(".")[0] == module:
             monkeypatch.setitem(sys.modules, loaded, None)
-    for ours in ("booster", "boosting"):
+    for ours in ("libraries.booster", "shortcuts.boosting"):
         monkeypatch.delitem(sys.modules, f"manymodels.artifacts.{ours}", raising=False)
     with pytest.raises(ModelLoadError) as caught:
         load(tmp_path)

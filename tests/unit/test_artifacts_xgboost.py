@@ -9,8 +9,10 @@ import numpy as np
 import orjson
 import pandas as pd
 import pytest
+import scipy.sparse
 import xgboost
 
+from manymodels import content
 from manymodels.artifacts import load
 from manymodels.errors import BadRequest, ModelLoadError
 
@@ -469,3 +471,25 @@ def test_only_xgboosts_models_answer_together(tmp_path):
     (tmp_path / "c.onnx").write_bytes(b"")
     with pytest.raises(ModelLoadError, match=r"more than one model .*: a\.ubj, b\.pkl, c\.onnx"):
         load(tmp_path, ensemble=True)
+
+
+@pytest.mark.parametrize("name", ["model.ubj", "model.pkl"])
+@pytest.mark.parametrize("body", ["0:1.5 2:-0.3\n1:0.7\n", "0:0 1:0 2:0\n3:1\n"])
+def test_what_a_sparse_row_leaves_out_is_missing(tmp_path, name, body):
+    rows = np.where(np.random.default_rng(0).random(ROWS.shape) < 0.3, np.nan, ROWS)
+    estimator = xgboost.XGBRegressor(n_estimators=8, n_jobs=1).fit(rows, ROWS[:, 0])
+    if name.endswith("ubj"):
+        estimator.save_model(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(pickle.dumps(estimator))
+    model = load(tmp_path)
+    asked = content.decode(body.encode(), "text/libsvm", model.columns)
+    matrix = np.full((2, ROWS.shape[1]), np.nan)
+    for row, line in enumerate(body.splitlines()):
+        for cell in line.split():
+            column, value = cell.split(":")
+            matrix[row, int(column)] = float(value)
+    expected = estimator.predict(scipy.sparse.csr_matrix(np.nan_to_num(matrix)))
+    if "0:0" not in body:  # a matrix made so has no zeros of its own
+        np.testing.assert_allclose(model.predict(asked), expected, rtol=1e-6)
+    np.testing.assert_allclose(model.predict(asked), estimator.predict(matrix), rtol=1e-6)

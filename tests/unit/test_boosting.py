@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from manymodels.artifacts import boosting
-from manymodels.artifacts.boosting import booster_predict, estimator_predict
+from manymodels.artifacts.shortcuts import boosting
+from manymodels.artifacts.shortcuts.boosting import booster_predict, estimator_predict
 
 FEATURES = 6
 RANDOM = np.random.default_rng(0)

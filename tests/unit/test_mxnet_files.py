@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from manymodels.artifacts.mxnet_files import Graph, read_shapes
-from manymodels.artifacts.mxnet_model import MxnetFiles, candidates, load_mxnet
+from manymodels.artifacts.libraries.mxnet_files import Graph, read_shapes
+from manymodels.artifacts.libraries.mxnet_model import MxnetFiles, candidates, load_mxnet
 from manymodels.errors import ModelLoadError
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import orjson
 import pytest
 
-from manymodels.artifacts import installation, requirements, search_path
-from manymodels.artifacts.requirements_file import read
+from manymodels.artifacts.own_code import installation, requirements, search_path
+from manymodels.artifacts.own_code.requirements_file import read
 from manymodels.errors import ModelLoadError
 from tests.unit.model_files import imports_restored, package, wheel, write
 
@@ -312,7 +312,7 @@ def test_a_process_that_waited_for_another_takes_what_that_installed(
 INSTALLING = """
 import sys
 from pathlib import Path
-from manymodels.artifacts import installation
+from manymodels.artifacts.own_code import installation
 path, cache = Path(sys.argv[1]), Path(sys.argv[2])
 print(installation.install(path, [path], cache, 60))
 """

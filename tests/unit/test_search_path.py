@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import pytest
 
-from manymodels.artifacts import loaded_modules, search_path
+from manymodels.artifacts.own_code import loaded_modules, search_path
 from tests.unit.model_files import imports_restored, package, write
 
 
@@ -243,7 +243,7 @@ FORKING = """
 import json, os, sys
 import toolbox
 from pathlib import Path
-from manymodels.artifacts import search_path
+from manymodels.artifacts.own_code import search_path
 for model in sys.argv[1:]:
     read, write = os.pipe()
     if not os.fork():

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from manymodels.artifacts import search_path, user_code
-from manymodels.artifacts.user_code import find_program, has_code, import_program
+from manymodels.artifacts.own_code import search_path, user_code
+from manymodels.artifacts.own_code.user_code import find_program, has_code, import_program
 from manymodels.errors import ModelLoadError
 from tests.unit.model_files import imports_restored, write
 

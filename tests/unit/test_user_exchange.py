@@ -12,9 +12,14 @@ from mms.service import PredictionException
 from sagemaker_inference import decoder, encoder
 from sagemaker_inference.errors import GenericInferenceToolkitError
 
-from manymodels.artifacts import request_context
-from manymodels.artifacts.outcome import status_of
-from manymodels.artifacts.user_exchange import Answer, accept_for_user, answer_of, body_for_user
+from manymodels.artifacts.own_code import request_context
+from manymodels.artifacts.own_code.outcome import status_of
+from manymodels.artifacts.own_code.user_exchange import (
+    Answer,
+    accept_for_user,
+    answer_of,
+    body_for_user,
+)
 from manymodels.errors import BadRequest, ModelLoadError, UnsupportedMediaType
 
 JSON, CSV = "application/json", "text/csv"

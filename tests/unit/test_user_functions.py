@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sagemaker_inference.transformer import Transformer
 
-from manymodels.artifacts.user_functions import PARAMETERS, UserFunctions
+from manymodels.artifacts.own_code.user_functions import PARAMETERS, UserFunctions
 from manymodels.errors import ModelLoadError
 
 CONTEXT = object()

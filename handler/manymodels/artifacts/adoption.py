@@ -25,26 +25,26 @@ def native_model(native: Any, holder: str, description: ModelDescription) -> Mod
     if isinstance(native, Model):
         return native
     if _is_of("xgboost", "Booster", native):
-        from manymodels.artifacts import booster
+        from manymodels.artifacts.libraries import booster
 
         return booster.booster_model(native, threads)
     if _is_of("xgboost", "XGBModel", native):
-        from manymodels.artifacts import booster
+        from manymodels.artifacts.libraries import booster
 
         return booster.estimator_model(native, holder, threads)
     if _is_of("lightgbm", "Booster", native):
-        from manymodels.artifacts import lightgbm_model
+        from manymodels.artifacts.libraries import lightgbm_model
 
         return lightgbm_model.booster_model(native, threads)
     if _is_of("lightgbm", "LGBMModel", native):
-        from manymodels.artifacts import lightgbm_model
+        from manymodels.artifacts.libraries import lightgbm_model
 
         return lightgbm_model.estimator_model(native, holder, threads)
     if _is_of("onnxruntime", "InferenceSession", native):
-        from manymodels.artifacts import onnx_model
+        from manymodels.artifacts.libraries import onnx_model
 
         return onnx_model.session_model(native, holder, description.class_labels)
-    from manymodels.artifacts import estimator
+    from manymodels.artifacts.libraries import estimator
 
     return estimator.estimator_model(native, holder)
 

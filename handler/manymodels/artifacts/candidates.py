@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manymodels.artifacts.description import DESCRIPTION_FILE
-from manymodels.artifacts.mxnet_files import MxnetFiles
-from manymodels.artifacts.mxnet_files import candidates as networks_among
+from manymodels.artifacts.libraries.mxnet_files import MxnetFiles
+from manymodels.artifacts.libraries.mxnet_files import candidates as networks_among
 from manymodels.artifacts.recognition import (
     CONTENT_DECIDES,
     MODEL_NAMES,

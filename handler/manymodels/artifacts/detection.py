@@ -70,7 +70,7 @@ def _together(found: Sequence[Candidate], models: Sequence[Model]) -> Model:
         pairs = zip(found, models, strict=True)
         held = ", ".join(f"{each.path.name} (a {model.kind})" for each, model in pairs)
         raise ModelLoadError(f"more than one model, and not all of them are XGBoost's: {held}")
-    from manymodels.artifacts.ensemble import ensemble_model
+    from manymodels.artifacts.libraries.ensemble import ensemble_model
 
     names = [each.path.name for each in found]
     model = ensemble_model(models, names)
@@ -99,44 +99,44 @@ def _load_one(candidate: Candidate, loading: Loading) -> Model:
 
 
 def _load_pickle(candidate: Candidate, loading: Loading) -> Model:
-    from manymodels.artifacts.pickled import load_pickle
+    from manymodels.artifacts.libraries.pickled import load_pickle
 
     return load_pickle(candidate.path, loading.description)
 
 
 def _load_skops(candidate: Candidate, loading: Loading) -> Model:
-    from manymodels.artifacts.pickled import load_skops
+    from manymodels.artifacts.libraries.pickled import load_skops
 
     return load_skops(candidate.path, loading.description, safe=loading.safe)
 
 
 def _load_booster(candidate: Candidate, loading: Loading) -> Model:
-    from manymodels.artifacts.booster import load_booster
+    from manymodels.artifacts.libraries.booster import load_booster
 
     return load_booster(candidate.path, loading.description.threads)
 
 
 def _load_old_booster(candidate: Candidate, loading: Loading) -> Model:
-    from manymodels.artifacts.booster import load_old_booster
+    from manymodels.artifacts.libraries.booster import load_old_booster
 
     return load_old_booster(candidate.path, loading.description.threads)
 
 
 def _load_lightgbm(candidate: Candidate, loading: Loading) -> Model:
-    from manymodels.artifacts.lightgbm_model import load_lightgbm
+    from manymodels.artifacts.libraries.lightgbm_model import load_lightgbm
 
     return load_lightgbm(candidate.path, loading.description.threads)
 
 
 def _load_onnx(candidate: Candidate, loading: Loading) -> Model:
-    from manymodels.artifacts.onnx_model import load_onnx
+    from manymodels.artifacts.libraries.onnx_model import load_onnx
 
     description = loading.description
     return load_onnx(candidate.path, description.threads, description.class_labels)
 
 
 def _load_network(candidate: Candidate, loading: Loading) -> Model:
-    from manymodels.artifacts.mxnet_model import load_mxnet
+    from manymodels.artifacts.libraries.mxnet_model import load_mxnet
 
     if candidate.network is None:
         raise ModelLoadError(f"{candidate.path.name} is no symbol file of a network")

@@ -22,9 +22,10 @@ _NAMES_SHOWN = 10
 def table_of_value(value: object, columns: Columns, source: Source, *, plain: bool) -> Table:
     """Return the rows of a parsed JSON body.
 
-    A list of rows, or one flat row, whose values are rows of a model with one column; a list of records or of features objects; an object that is
-    one of them, that has a list for each column, or that wraps any of these. The model's own names
-    come first: what has them for its keys is a record or has columns, whatever the names are.
+    A list of rows, or one flat row, whose values are rows of a model with one column; a list of
+    records or of features objects; an object that is one of them, that has a list for each column,
+    or that wraps any of these. The model's own names come first: what has them for its keys is a
+    record or has columns, whatever the names are.
     Raises BadRequest for anything else. ``plain`` as in `cells.table_of_rows`.
     """
     rows, names = _unwrapped(value, columns)

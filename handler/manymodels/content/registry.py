@@ -137,5 +137,4 @@ _RECORD_ENCODERS: Mapping[str, RecordEncoder] = {
     CSV: encode_csv_records,
     **dict.fromkeys(_JSON_LINES_NAMES, _late("jsonlines_codec", "encode_jsonlines_records")),
     RECORDIO: _late("recordio_encoder", "encode_records"),
-    RECORDIO: _late("recordio_encoder", "encode_records"),
 }

@@ -40,6 +40,7 @@ class Columns:
         frame: the model is given a DataFrame; the cells keep their types.
         text: positions of columns whose cells are text even where they look like numbers, such
             as postal codes; only where ``numbers`` is false.
+        absent_is_missing: what sparse rows leave out is a missing value, as XGBoost has it, not 0.
     """
 
     count: int | None = None
@@ -47,6 +48,7 @@ class Columns:
     numbers: bool = False
     frame: bool = False
     text: frozenset[int] = frozenset()
+    absent_is_missing: bool = False
 
 
 def arrange(table: Table, columns: Columns) -> Any:
@@ -68,7 +70,7 @@ def arrange(table: Table, columns: Columns) -> Any:
     if count is not None and values.shape[1] != count:
         raise BadRequest(f"the model takes {count} features, the request has {values.shape[1]}")
     if hasattr(values, "tocsr"):
-        values = _dense_if_small(values)
+        values = _dense_if_small(values, np.nan if columns.absent_is_missing else 0.0)
     if columns.numbers:
         return values if getattr(values, "dtype", None) == np.float64 else _numbers(values)
     if columns.frame or (names is not None and columns.names is None):
@@ -99,9 +101,15 @@ def _listed(names: list[str]) -> str:
     return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
-def _dense_if_small(values: Any) -> Any:
-    rows, columns = values.shape
-    return values.toarray() if rows * columns <= _DENSE_CELLS else values
+def _dense_if_small(values: Any, absent: float) -> Any:
+    n_rows, n_columns = values.shape
+    if n_rows * n_columns > _DENSE_CELLS:
+        return values
+    if absent == 0:
+        return values.toarray()
+    dense = np.full(values.shape, absent)
+    dense[np.repeat(np.arange(n_rows), np.diff(values.indptr)), values.indices] = values.data
+    return dense
 
 
 def _numbers(values: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from manymodels.artifacts import loaded_modules
+from manymodels.artifacts.own_code import loaded_modules
 from manymodels.service.model_service import ModelService, describe
 
 __all__ = ["ModelService", "describe", "handle", "prepare"]
@@ -27,6 +27,6 @@ def handle(data: list[Mapping[str, Any]] | None, context: Any) -> list[bytes] | 
 
 def prepare() -> None:
     """Do once, before processes are forked, what each load would do for itself."""
-    import manymodels.artifacts.requirements_file  # noqa: F401
+    import manymodels.artifacts.own_code.requirements_file  # noqa: F401
 
     loaded_modules.remember()

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from manymodels.artifacts.outcome import status_of
+from manymodels.artifacts.own_code.outcome import status_of
 from manymodels.content import JSON
 from manymodels.errors import error_body
 

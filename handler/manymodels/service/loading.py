@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from manymodels import artifacts
-from manymodels.artifacts import Model, ModelDescription, requirements, search_path, user_code
-from manymodels.artifacts.user_functions import UserFunctions
+from manymodels.artifacts import Model, ModelDescription
+from manymodels.artifacts.own_code import requirements, search_path, user_code
+from manymodels.artifacts.own_code.user_functions import UserFunctions
 from manymodels.errors import ModelLoadError
 from manymodels.settings import HandlerSettings
 

@@ -9,9 +9,14 @@ import numpy as np
 import orjson
 
 from manymodels import content
-from manymodels.artifacts import request_context
-from manymodels.artifacts.user_exchange import Answer, accept_for_user, answer_of, body_for_user
-from manymodels.artifacts.user_functions import UserFunctions
+from manymodels.artifacts.own_code import request_context
+from manymodels.artifacts.own_code.user_exchange import (
+    Answer,
+    accept_for_user,
+    answer_of,
+    body_for_user,
+)
+from manymodels.artifacts.own_code.user_functions import UserFunctions
 from manymodels.errors import NotAcceptable
 from manymodels.service.failure import failure
 from manymodels.service.loading import Loaded

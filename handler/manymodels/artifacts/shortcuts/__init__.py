@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from manymodels.artifacts.direct import Direct, with_the_long_way
-from manymodels.artifacts.forest import forest_direct, gradient_direct, tree_direct
-from manymodels.artifacts.linear import linear_direct
 from manymodels.artifacts.model import Predict
-from manymodels.artifacts.pipeline import pipeline_direct
+from manymodels.artifacts.shortcuts.direct import Direct, with_the_long_way
+from manymodels.artifacts.shortcuts.forest import forest_direct, gradient_direct, tree_direct
+from manymodels.artifacts.shortcuts.linear import linear_direct
+from manymodels.artifacts.shortcuts.pipeline import pipeline_direct
 
 _FINDERS = (linear_direct, tree_direct, forest_direct, gradient_direct)
 

@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from manymodels.artifacts.booster import Objective, booster_model, ensemble_answers, objective_of
+from manymodels.artifacts.libraries.booster import (
+    Objective,
+    booster_model,
+    ensemble_answers,
+    objective_of,
+)
+from manymodels.artifacts.libraries.objectives import VOTED
 from manymodels.artifacts.model import Model, Predict, Rows
-from manymodels.artifacts.objectives import VOTED
 from manymodels.errors import ModelLoadError
 
 

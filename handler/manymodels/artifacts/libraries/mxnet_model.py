@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from manymodels.artifacts.model import Model
-from manymodels.artifacts.mxnet_files import (
+from manymodels.artifacts.libraries.mxnet_files import (
     Graph,
     MxnetFiles,
     Shape,
@@ -19,8 +18,9 @@ from manymodels.artifacts.mxnet_files import (
     has_numpy_shapes,
     read_shapes,
 )
-from manymodels.artifacts.mxnet_library import import_mxnet, loading
-from manymodels.artifacts.mxnet_network import Input, Network, batch_of_one
+from manymodels.artifacts.libraries.mxnet_library import import_mxnet, loading
+from manymodels.artifacts.libraries.mxnet_network import Input, Network, batch_of_one
+from manymodels.artifacts.model import Model
 from manymodels.content import Columns
 from manymodels.errors import ModelLoadError
 

@@ -12,7 +12,7 @@ import numpy as np
 import sklearn
 from numpy.typing import NDArray
 
-from manymodels.artifacts.direct import Direct, inherits, is_finite, loaded
+from manymodels.artifacts.shortcuts.direct import Direct, inherits, is_finite, loaded
 
 _WORTH_THREADS = 4096
 """From so many rows on, a forest that was told to use threads is left to do so."""

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from manymodels.artifacts.direct import Direct, is_finite, loaded
+from manymodels.artifacts.shortcuts.direct import Direct, is_finite, loaded
 
 Change = Callable[[NDArray[Any]], "NDArray[Any] | None"]
 """An equal of ``transform`` for rows of float64, which it leaves alone; or None for these rows."""

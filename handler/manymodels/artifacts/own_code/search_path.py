@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from manymodels.artifacts import loaded_modules
+from manymodels.artifacts.own_code import loaded_modules
 
 _MODULE_SUFFIXES = tuple(importlib.machinery.all_suffixes())
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from manymodels.artifacts.direct import Direct, inherits, is_finite, loaded
+from manymodels.artifacts.shortcuts.direct import Direct, inherits, is_finite, loaded
 
 
 def linear_direct(estimator: Any, method: str) -> Direct | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from manymodels.artifacts.columns import columns_of, takes_texts
+from manymodels.artifacts.libraries.columns import columns_of, takes_texts
 from manymodels.artifacts.model import Model, Predict, Rows
 from manymodels.content import Columns
 from manymodels.errors import BadRequest, ModelLoadError

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from manymodels.artifacts import estimator as estimators
-from manymodels.artifacts import objectives
-from manymodels.artifacts.categories import Categories, text_positions, with_categories
+from manymodels.artifacts.libraries import estimator as estimators
+from manymodels.artifacts.libraries import objectives
+from manymodels.artifacts.libraries.categories import Categories, text_positions, with_categories
 from manymodels.artifacts.model import Model, Predict, Rows
 from manymodels.artifacts.provenance import running
 from manymodels.content import Columns

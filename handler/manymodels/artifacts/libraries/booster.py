@@ -13,11 +13,11 @@ import numpy as np
 import orjson
 import xgboost
 
-from manymodels.artifacts import objectives
-from manymodels.artifacts.boosting import booster_predict, estimator_predict
-from manymodels.artifacts.categories import Categories, text_positions, with_categories
+from manymodels.artifacts.libraries import objectives
+from manymodels.artifacts.libraries.categories import Categories, text_positions, with_categories
 from manymodels.artifacts.model import Model, Predict, Rows
 from manymodels.artifacts.provenance import mismatch, running, xgboost_version
+from manymodels.artifacts.shortcuts.boosting import booster_predict, estimator_predict
 from manymodels.content import Columns
 from manymodels.errors import ModelLoadError
 
@@ -161,11 +161,14 @@ def ensemble_answers(
 
 
 def _columns(booster: Any, categories: Categories) -> Columns:
-    names = booster.feature_names and tuple(booster.feature_names)
-    if categories:
-        text = text_positions(categories)
-        return Columns(booster.num_features(), names, frame=True, text=text)
-    return Columns(booster.num_features(), names, numbers=True)
+    return Columns(
+        booster.num_features(),
+        booster.feature_names and tuple(booster.feature_names),
+        numbers=not categories,
+        frame=bool(categories),
+        text=text_positions(categories) if categories else frozenset(),
+        absent_is_missing=True,
+    )
 
 
 def _margins(booster: Any) -> Predict:

@@ -17,8 +17,8 @@ import orjson
 import xgboost
 from numpy.typing import NDArray
 
-from manymodels.artifacts.direct import Direct, inherits
 from manymodels.artifacts.model import Predict, Rows
+from manymodels.artifacts.shortcuts.direct import Direct, inherits
 
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 _SIZES = ctypes.POINTER(ctypes.c_uint64)

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from manymodels.artifacts import search_path
-from manymodels.artifacts.search_path import Conflict
+from manymodels.artifacts.own_code import search_path
+from manymodels.artifacts.own_code.search_path import Conflict
 from manymodels.errors import ModelLoadError
 
 if TYPE_CHECKING:  # parsing is imported only where there is a file
     from packaging.specifiers import SpecifierSet
 
-    from manymodels.artifacts.requirements_file import Needed
+    from manymodels.artifacts.own_code.requirements_file import Needed
 
 INSTALL_SECONDS = 600.0
 _ADVICE = (
@@ -66,7 +66,7 @@ def check(
     path = find(model_dir)
     if path is None:
         return None
-    from manymodels.artifacts.requirements_file import read
+    from manymodels.artifacts.own_code.requirements_file import read
 
     content, directories = read(path), search_path.code_directories(model_dir)
     faults = _Installed(directories, conflicts).faults(content.needed)
@@ -74,7 +74,7 @@ def check(
         return None
     if install_into is None or not any(fault.curable for fault in faults):
         raise _unsatisfied(path, model_dir, faults)
-    from manymodels.artifacts.installation import install
+    from manymodels.artifacts.own_code.installation import install
 
     installed = install(path, content.files, install_into, timeout)
     further = search_path.put_first([installed], behind=directories)
@@ -152,7 +152,7 @@ class _Installed:
         """Yield what is wrong with what the extras of a distribution ask for."""
         from packaging.requirements import Requirement
 
-        from manymodels.artifacts.requirements_file import needed_of
+        from manymodels.artifacts.own_code.requirements_file import needed_of
 
         for text in found.requires or () if needed.extras else ():
             requirement = Requirement(text)

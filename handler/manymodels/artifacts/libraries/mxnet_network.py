@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from manymodels.artifacts.libraries.mxnet_files import Shape, size
+from manymodels.artifacts.libraries.mxnet_library import reason
 from manymodels.artifacts.model import Rows
-from manymodels.artifacts.mxnet_files import Shape, size
-from manymodels.artifacts.mxnet_library import reason
 from manymodels.errors import BadRequest
 
 _BATCH_SIZES = 8

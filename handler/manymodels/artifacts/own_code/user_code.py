@@ -13,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from manymodels.artifacts import loaded_modules, search_path
-from manymodels.artifacts.user_functions import UserFunctions
+from manymodels.artifacts.own_code import loaded_modules, search_path
+from manymodels.artifacts.own_code.user_functions import UserFunctions
 from manymodels.errors import ModelLoadError
 
 _IMPORTABLE = (".py", ".pyc", ".so", ".pth")

@@ -9,7 +9,7 @@ from typing import Any
 
 from manymodels.artifacts.adoption import native_model
 from manymodels.artifacts.description import ModelDescription
-from manymodels.artifacts.jobs import limit_jobs
+from manymodels.artifacts.libraries.jobs import limit_jobs
 from manymodels.artifacts.model import Model
 from manymodels.artifacts.provenance import load_noting, running
 
@@ -26,7 +26,7 @@ def load_pickle(path: Path, description: ModelDescription) -> Model:
 
 def load_skops(path: Path, description: ModelDescription, *, safe: bool) -> Model:
     """Return the model in a skops file; ModelLoadError for types that are not trusted."""
-    from manymodels.artifacts.skops_file import read_skops
+    from manymodels.artifacts.libraries.skops_file import read_skops
 
     trusted = () if safe else description.trusted_types
 

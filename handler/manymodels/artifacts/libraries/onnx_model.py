@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from manymodels.artifacts.libraries.onnx_inputs import Feed, table_inputs
+from manymodels.artifacts.libraries.onnx_labels import class_labels
 from manymodels.artifacts.model import Model, Predict, Rows
-from manymodels.artifacts.onnx_inputs import Feed, table_inputs
-from manymodels.artifacts.onnx_labels import class_labels
 from manymodels.artifacts.provenance import running
 from manymodels.errors import ModelLoadError
 
