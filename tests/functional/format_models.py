@@ -137,6 +137,19 @@ def _xgboost_classifier(directory: Path) -> Any:
     return model.predict(ASKED)
 
 
+def _ensemble(directory: Path) -> Any:
+    import xgboost
+
+    predictions = []
+    for seed in range(3):
+        model = xgboost.XGBRegressor(n_estimators=5, n_jobs=1, subsample=0.5, random_state=seed)
+        model.fit(ROWS, CLASSES).save_model(directory / f"{seed}.json")
+        predictions.append(model.predict(ASKED))
+    description = {"models": [f"{seed}.json" for seed in range(3)]}
+    (directory / "manymodels.json").write_text(json.dumps(description))
+    return np.mean(predictions, axis=0)
+
+
 def _lightgbm(directory: Path) -> Any:
     import lightgbm
 
@@ -193,6 +206,7 @@ KINDS = {
     "XGBoost (.ubj)": Kind(_booster("model.ubj")),
     "XGBoost, pickled Booster (xgboost-model)": Kind(_xgboost_pickle),
     "XGBoost, pickled XGBClassifier": Kind(_xgboost_classifier),
+    "XGBoost, an ensemble of three": Kind(_ensemble),
     "LightGBM (.txt)": Kind(_lightgbm, needs="lightgbm", named=True),
     "ONNX (.onnx)": Kind(_onnx, needs="onnxruntime"),
     "code/inference.py": Kind(_own_code),
