@@ -75,9 +75,11 @@ def preload(libraries: Iterable[str]) -> list[str]:
     for module in _OURS:
         importlib.import_module(module)
     imported = [library for library in libraries if _import(library)]
+    logging.disable(logging.INFO)  # of models that are nobody's
     for library, warm_up in _WARM_UPS.items():
         if library in imported:
             _guarded(library, warm_up)
+    logging.disable(logging.NOTSET)
     service.prepare()
     gc.collect()
     heap.fill_holes()

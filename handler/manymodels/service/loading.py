@@ -33,13 +33,15 @@ class Loaded:
     @property
     def summary(self) -> str:
         """Return one line for the log."""
-        own = f"functions of {self.functions.path.name}" if self.functions else ""
+        own = f", with {self.functions.path.name}" if self.functions else ""
         if self.model is None:
-            return f"{own} around a {type(self.native).__name__}"
+            return f"a {type(self.native).__name__}{own}"
         count = self.model.columns.count
         features = "" if count is None else f" of {count} features"
-        origin = ", ".join(f"{name} {value}" for name, value in self.model.origin.items())
-        return f"{self.model.framework} {self.model.kind}{features} ({origin}) {own}".rstrip()
+        origin = self.model.origin
+        written = origin.get("written_by") or origin.get("running") or self.model.framework
+        file = f"{origin['file']}, " if "file" in origin else ""
+        return f"a {self.model.kind}{features} ({file}{written}){own}"
 
 
 def load(model_dir: Path, settings: HandlerSettings, context: Any) -> Loaded:
