@@ -15,7 +15,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from manymodels import service
 from manymodels.backend import handlers, heap, linux
@@ -49,6 +49,9 @@ _OURS = (
     "mms.model_loader",
     "mms.service",
 )
+_NUMBERS = {"text/csv": b"1,2,3,4", "application/json": b"[[1,2,3,4]]"}
+_NAMED = {"text/csv": b"c,a,b\nx,1.5,2\n", "application/json": b'[{"a": 1.5, "b": 2, "c": "x"}]'}
+"""Bodies for the warm-up's models, by Content-Type."""
 logger = logging.getLogger(__name__)
 
 
@@ -148,6 +151,21 @@ def _warm_up_sklearn() -> None:
         _rehearse("model.joblib", functools.partial(joblib.dump, estimator))
 
 
+def _warm_up_pandas() -> None:
+    """A model of named columns: it is given a DataFrame."""
+    import joblib
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    frame = pd.DataFrame({"a": [1.0, 2.0] * 20, "b": range(40), "c": ["x", "y"] * 20})
+    columns = make_column_transformer((StandardScaler(), ["a", "b"]), (OneHotEncoder(), ["c"]))
+    pipeline = make_pipeline(columns, LogisticRegression()).fit(frame, frame["c"])
+    _rehearse("model.joblib", functools.partial(joblib.dump, pipeline), _NAMED)
+
+
 def _warm_up_xgboost() -> None:
     import numpy as np
     import xgboost
@@ -162,11 +180,14 @@ def _warm_up_xgboost() -> None:
 
 _WARM_UPS: dict[str, Callable[[], None]] = {
     "sklearn": _warm_up_sklearn,
+    "pandas": _warm_up_pandas,
     "xgboost": _warm_up_xgboost,
 }
 
 
-def _rehearse(file_name: str, save: Callable[[str], object]) -> None:
+def _rehearse(
+    file_name: str, save: Callable[[str], object], requests: Mapping[str, bytes] = _NUMBERS
+) -> None:
     """Save a model, then load it and have it answer, as a model process will.
 
     Whatever that touches for the first time is touched here, in pages that all share.
@@ -175,7 +196,7 @@ def _rehearse(file_name: str, save: Callable[[str], object]) -> None:
         save(os.path.join(directory, file_name))
         request = Load("warm-up", directory, 1, DEFAULT_HANDLER, None, "")
         inference = Inference(handlers.load(request), False, MIB)
-        for content_type, body in (("text/csv", b"1,2,3,4"), ("application/json", b"[[1,2,3,4]]")):
+        for content_type, body in requests.items():
             parameter = Parameter("body", content_type, body)
             asked = [Request("warm-up", [("Content-Type", content_type)], [parameter])]
             answer = inference.predict(asked)[0]

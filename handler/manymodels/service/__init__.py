@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from manymodels.artifacts.own_code import loaded_modules
+from manymodels.artifacts.own_code import loaded_modules, user_code
 from manymodels.service.model_service import ModelService, describe
 
 __all__ = ["ModelService", "describe", "handle", "prepare"]
@@ -30,3 +30,4 @@ def prepare() -> None:
     import manymodels.artifacts.own_code.requirements_file  # noqa: F401
 
     loaded_modules.remember()
+    user_code.rehearse()

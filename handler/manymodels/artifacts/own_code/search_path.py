@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.machinery
 import importlib.metadata
 import logging
@@ -70,7 +69,8 @@ def put_first(directories: Sequence[Path], behind: Sequence[Path] = ()) -> tuple
     entries = [*before, *new]
     if sys.path[: len(entries)] != entries:
         sys.path[:] = [*entries, *(entry for entry in sys.path if entry not in entries)]
-    importlib.invalidate_caches()
+    for entry in entries:  # found out anew; to invalidate all caches would write to a megabyte
+        sys.path_importer_cache.pop(entry, None)
     conflicts = tuple(_make_way(new, entries))
     for conflict in conflicts:
         logger.warning(

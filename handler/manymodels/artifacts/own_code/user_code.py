@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,12 @@ from manymodels.errors import ModelLoadError
 
 _IMPORTABLE = (".py", ".pyc", ".so", ".pth")
 _NAMES_SHOWN = 10
+_REHEARSED = """
+def model_fn(model_dir): ...
+def input_fn(data, content_type): ...
+def predict_fn(data, model, context): ...
+def output_fn(prediction, accept): ...
+"""
 logger = logging.getLogger(__name__)
 
 
@@ -83,6 +90,25 @@ def load_functions(program: Program) -> UserFunctions:
     return UserFunctions(import_program(program), program.path)
 
 
+def rehearse() -> None:
+    """Import a small module as a model's own, and forget it: what that touches is touched once.
+
+    For a process that is forked for each model, which then shares those pages.
+    """
+    path, modules = list(sys.path), set(sys.modules)
+    with tempfile.TemporaryDirectory() as directory:
+        code = Path(directory, "code")
+        code.mkdir()
+        code.joinpath("inference.py").write_text(_REHEARSED)
+        search_path.extend(Path(directory))
+        program = find_program(Path(directory))
+        if program is not None:
+            load_functions(program)
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
 def import_program(program: Program) -> ModuleType:
     """Import a module under its own name from exactly its file, whatever else has that name.
 
@@ -128,8 +154,10 @@ def _executed(program: Program) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{program.path} is no Python source")
     module = importlib.util.module_from_spec(spec)
-    for name in [each for each in sys.modules if f"{each}.".startswith(f"{program.name}.")]:
-        loaded_modules.drop(name)
+    # To look through all modules is to write to all of their names: only where there is need.
+    if program.name in sys.modules:
+        for name in [each for each in sys.modules if f"{each}.".startswith(f"{program.name}.")]:
+            loaded_modules.drop(name)
     sys.modules[program.name] = module
     try:
         spec.loader.exec_module(module)
