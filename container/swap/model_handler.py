@@ -121,7 +121,7 @@ def _memory_errors() -> Iterator[None]:
     """Raise MemoryError where MXNet says that it had no memory: the frontend answers 507."""
     try:
         yield
-    except mx.MXNetError as error:
+    except RuntimeError as error:  # MXNet's own, and what binding a module makes of it
         if NO_MEMORY.search(str(error)):
             raise MemoryError(str(error).splitlines()[-1]) from error
         raise
