@@ -58,8 +58,55 @@ class Answer:
         return json.loads(self.body)
 
 
+class Client:
+    """The contract's requests to a server on ``port``."""
+
+    port: int
+
+    def pings(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.request("GET", "/ping", timeout=2).status == 200
+        return False
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.getheaders()), response.read())
+        finally:
+            connection.close()
+
+    def load(self, name: str, directory: Path, **fields: Any) -> Answer:
+        body = json.dumps({"model_name": name, "url": str(directory), **fields})
+        return self.request("POST", "/models", body, {"Content-Type": "application/json"})
+
+    def invoke(
+        self, name: str, body: bytes | str = b"", content_type: str = "text/csv", **kwargs: Any
+    ) -> Answer:
+        headers = {"Content-Type": content_type, **kwargs.pop("headers", {})}
+        return self.request("POST", f"/models/{name}/invoke", body, headers, **kwargs)
+
+    def describe(self, name: str) -> Answer:
+        return self.request("GET", f"/models/{name}")
+
+    def unload(self, name: str) -> Answer:
+        return self.request("DELETE", f"/models/{name}")
+
+    def unload_all(self) -> None:
+        for model in self.request("GET", "/models").json()["models"]:
+            self.unload(model["modelName"])
+
+
 @dataclass
-class Server:
+class Server(Client):
     """A running server. ``directory`` is its TMPDIR: what it leaves behind is there."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -101,11 +148,6 @@ class Server:
 
         eventually(ready, START_SECONDS, "serve is ready")
 
-    def pings(self) -> bool:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            return self.request("GET", "/ping", timeout=2).status == 200
-        return False
-
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
@@ -123,44 +165,6 @@ class Server:
                     member.kill()
         self.process.wait(10)
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    # -- the contract --------------------------------------------------------------------
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        body: bytes | str | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float = 60.0,
-    ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
-            connection.request(method, path, body, dict(headers or {}))
-            response = connection.getresponse()
-            return Answer(response.status, dict(response.getheaders()), response.read())
-        finally:
-            connection.close()
-
-    def load(self, name: str, directory: Path, **fields: Any) -> Answer:
-        body = json.dumps({"model_name": name, "url": str(directory), **fields})
-        return self.request("POST", "/models", body, {"Content-Type": "application/json"})
-
-    def invoke(
-        self, name: str, body: bytes | str = b"", content_type: str = "text/csv", **kwargs: Any
-    ) -> Answer:
-        headers = {"Content-Type": content_type, **kwargs.pop("headers", {})}
-        return self.request("POST", f"/models/{name}/invoke", body, headers, **kwargs)
-
-    def describe(self, name: str) -> Answer:
-        return self.request("GET", f"/models/{name}")
-
-    def unload(self, name: str) -> Answer:
-        return self.request("DELETE", f"/models/{name}")
-
-    def unload_all(self) -> None:
-        for model in self.request("GET", "/models").json()["models"]:
-            self.unload(model["modelName"])
 
     # -- processes -----------------------------------------------------------------------
 
