@@ -94,9 +94,6 @@ def _pin(text: str) -> Package:
     return Package(canonicalize_name(requirement.name), specifier.version)
 
 
-# -- a checkout of the advisory database ---------------------------------------------------
-
-
 def ask_checkout(packages: list[Package], checkout: Path) -> Audit:
     """Look packages up in the OSV files of a checkout of pypa/advisory-database.
 
@@ -166,9 +163,6 @@ def _within(events: list[dict[str, Any]], version: str) -> bool:
     return affected
 
 
-# -- pip-audit -----------------------------------------------------------------------------
-
-
 def ask_service(packages: list[Package], lock: Path) -> Audit:
     """Look the lock up by pip-audit, as far as its markers hold for this Python.
 
@@ -207,9 +201,6 @@ def _from_service(packages: list[Package], answer: list[dict[str, Any]]) -> Audi
             summary = " ".join(found.get("description", "").split())
             findings.append(Finding(package, found["id"], aliases, fixed, summary))
     return Audit("PyPI, asked now", sorted(findings), not_asked)
-
-
-# -- the answer ----------------------------------------------------------------------------
 
 
 def lines(audit: Audit, packages: list[Package]) -> Iterator[str]:
