@@ -12,22 +12,32 @@ from container.engine import Engine, EngineError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-STOCK, SWAPPED = "localhost/swap:stock", "localhost/swap:swapped"
+STOCK, SWAPPED, SMALL = (f"localhost/swap:{stage}" for stage in ("stock", "swapped", "small"))
 _SOURCES = ("setup.py", "pyproject.toml", "README.md", "handler")
 
 
 def build(engine: Engine, base: str) -> None:
-    """Build STOCK and SWAPPED on the image ``base``; EngineError if that fails."""
+    """Build STOCK, SWAPPED and SMALL on the image ``base``; EngineError if that fails."""
     with tempfile.TemporaryDirectory() as directory:
         context = Path(directory, "context")
         shutil.copytree(HERE, context, ignore=shutil.ignore_patterns("*.whl", "__*__*"))
         write_wheel(context)
-        # podman does not look at what a build mounts: with this image there, it would take its
+        # podman does not look at what a build mounts: with these images there, it would take their
         # layers for those of a wheel that has changed.
-        engine.command("rmi", SWAPPED)
-        for tag, target in ((STOCK, "stock"), (SWAPPED, "swapped")):
-            dockerfile = context / "Dockerfile"
-            engine.build(dockerfile, context, tag, target=target, arguments={"BASE": base})
+        engine.command("rmi", SWAPPED, SMALL)
+        for tag in (STOCK, SWAPPED, SMALL):
+            dockerfile, stage = context / "Dockerfile", tag.rpartition(":")[2]
+            engine.build(dockerfile, context, tag, target=stage, arguments={"BASE": base})
+
+
+def train(engine: Engine, directory: Path) -> None:
+    """Train MXNet's sample models into a new directory, in SWAPPED: STOCK has no scikit-learn."""
+    place = directory.absolute()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    command = ["run", "--rm", "--network=none", "--env=PYTHONDONTWRITEBYTECODE=1"]
+    command += [f"--volume={ROOT}:/source:ro", f"--volume={place.parent}:/out"]
+    command += ["--workdir=/source", SWAPPED, "python", "-m", "sample_models.mxnet"]
+    engine.output(*command, "--out", f"/out/{place.name}")
 
 
 def write_wheel(directory: Path) -> None:
