@@ -130,7 +130,7 @@ def test_the_command_names_java_jar_main_class_and_our_files():
     after = words[words.index("-cp") :]
     assert after == [
         *("-cp", str(JAR), "com.amazonaws.ml.mms.ModelServer"),
-        *("--python", f"{DIRECTORY}/python"),
+        *("--python", str(configuration.LAUNCHER_PYTHON)),
         *("-f", f"{DIRECTORY}/config.properties"),
         *("-s", "/"),
     ]
@@ -220,10 +220,13 @@ def test_a_line_of_the_frontend_begins_with_its_level(directory):
     assert next(root.iter("PatternLayout")).get("pattern").startswith("%p ")
 
 
-def test_the_interpreter_for_launchers_runs_this_python_isolated_and_without_site(directory):
-    configuration.write_files(ServeSettings(), directory)
+def test_the_interpreter_for_launchers_runs_this_python_isolated_and_without_site():
     code = "import sys; print(sys.executable, sys.flags.isolated, sys.flags.no_site, sys.argv[1:])"
     said = subprocess.run(
-        [directory / "python", "-c", code, "a b", "$c"], capture_output=True, text=True, check=True
+        [configuration.LAUNCHER_PYTHON, "-c", code, "a b", "$c"],
+        env={"MANYMODELS_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert said.split() == [sys.executable, "1", "1", "['a", "b',", "'$c']"]

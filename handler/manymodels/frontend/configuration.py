@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -16,6 +14,8 @@ from manymodels.settings import MIB, ServeSettings
 MAIN_CLASS = "com.amazonaws.ml.mms.ModelServer"
 MODEL_NAME = "model"
 """What the one model of a single-model endpoint is called, as by sagemaker-inference."""
+LAUNCHER_PYTHON = Path(__file__).with_name("python")
+"""What the frontend takes for Python; MANYMODELS_PYTHON is the real one."""
 _NEVER_SECONDS = 2_000_000_000
 
 
@@ -47,7 +47,7 @@ def command(
         str(jar),
         MAIN_CLASS,
         "--python",
-        str(directory / "python"),
+        str(LAUNCHER_PYTHON),
         "-f",
         str(directory / "config.properties"),
         "-s",
@@ -62,10 +62,6 @@ def write_files(settings: ServeSettings, directory: Path) -> None:
     """Write what the command line names into ``directory``."""
     (directory / "config.properties").write_text(_properties(settings))
     (directory / "log4j2.xml").write_text(_log4j(settings))
-    # The launcher needs nothing of site-packages, and starts half as long without.
-    interpreter = directory / "python"
-    interpreter.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -ISE "$@"\n')
-    interpreter.chmod(0o700)
 
 
 def heap_bytes(settings: ServeSettings, resources: Resources) -> int:

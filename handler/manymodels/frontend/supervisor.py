@@ -132,7 +132,11 @@ class Supervisor:
         theirs.close()
 
     def _start_frontend(self, command: list[str], directory: Path) -> None:
-        environment = {**self._environment, "MODEL_SERVER_HOME": str(home())}
+        environment = {
+            **self._environment,
+            "MODEL_SERVER_HOME": str(home()),
+            "MANYMODELS_PYTHON": sys.executable,
+        }
         # Where it is, the frontend reads this file instead of ours.
         environment.pop("MMS_CONFIG_FILE", None)
         self._start("the frontend (JVM)", command, environment, (), directory)
