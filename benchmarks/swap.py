@@ -38,7 +38,7 @@ BLOCKS, BLOCK = 10, 100
 """Requests that are timed, in blocks that alternate between the containers."""
 WEIGH = r"""
 import glob, os, re
-total = 0
+private = proportional = 0
 for process in set(glob.glob("/proc/[0-9]*")) - {"/proc/%d" % os.getpid()}:
     try:
         name = open(process + "/comm").read().strip()
@@ -46,22 +46,23 @@ for process in set(glob.glob("/proc/[0-9]*")) - {"/proc/%d" % os.getpid()}:
     except OSError:
         continue
     if name != "java":
-        total += sum(map(int, re.findall(r"^Private_\w+: +(\d+)", memory, re.M)))
-print(total)
+        private += sum(map(int, re.findall(r"^Private_\w+: +(\d+)", memory, re.M)))
+        proportional += sum(map(int, re.findall(r"^Pss: +(\d+)", memory, re.M)))
+print(private, proportional)
 """
-"""Prints the kB that no two processes of the container share, the JVM's left out."""
+"""Prints kB, of all processes but the JVM: what each has alone, and with its part of the rest."""
 
 
 @dataclass
 class Contender:
-    """A running container and what was measured on it: seconds, and kB of private memory."""
+    """A running container and what was measured on it: seconds, and pairs of kB as of WEIGH."""
 
     engine: Engine
     container: str
     port: int
     loads: list[float] = field(default_factory=list)
     requests: list[float] = field(default_factory=list)
-    weights: list[int] = field(default_factory=list)
+    weights: list[tuple[int, int]] = field(default_factory=list)
 
     def load(self, name: str, directory: str) -> None:
         body = json.dumps({"model_name": name, "url": directory})
@@ -78,13 +79,13 @@ class Contender:
             return Exchange(request, connection.ask(request))
 
     def weigh(self) -> None:
-        weighed = self.engine.output("exec", self.container, "python3", "-c", WEIGH)
-        self.weights.append(int(weighed))
+        weighed = self.engine.output("exec", self.container, "python3", "-c", WEIGH).split()
+        self.weights.append((int(weighed[0]), int(weighed[1])))
 
     @property
     def private_mib(self) -> float:
         """MiB that one more model takes, from the first model to the last."""
-        return (self.weights[-1] - self.weights[0]) / (len(self.weights) - 1) / KB_IN_MIB
+        return (self.weights[-1][0] - self.weights[0][0]) / (len(self.weights) - 1) / KB_IN_MIB
 
 
 def main() -> int:
@@ -209,7 +210,7 @@ _FIGURES: tuple[tuple[str, int, Callable[[Contender], float]], ...] = (
     ("load the first model, ms", 0, lambda each: 1000 * each.loads[0]),
     ("load a further model, median, ms", 0, lambda each: 1000 * statistics.median(each.loads[1:])),
     ("private memory of a further model, MiB", 1, lambda each: each.private_mib),
-    ("private memory of all processes, MiB", 0, lambda each: each.weights[-1] / KB_IN_MIB),
+    ("memory of all processes (PSS), MiB", 0, lambda each: each.weights[-1][1] / KB_IN_MIB),
     ("warm request, median, ms", 2, lambda each: 1000 * statistics.median(each.requests)),
 )
 

@@ -6,10 +6,17 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from container.engine import Engine
 from container.swap import train
+from sample_models import Sample
+from tests.functional.harness import Answer
+from tests.image.containers import Container
 
 TRAINED = "digits-mxnet-module"
+MODELS = "/opt/ml/models"
+GOOD = f"{MODELS}/{TRAINED}/model"
 MISSING = ("digits-0008.params", "digits-shapes.json", "digits-symbol.json", "synset.txt")
 OUT_OF_MEMORY = """
 import resource
@@ -73,6 +80,21 @@ def make(engine: Engine, directory: Path) -> None:
         own.mkdir()
         (own / "surroundings.py").write_text(SURROUNDINGS)
         (own / "neighbour.py").write_text(f"NAME = {name!r}\n")
+
+
+def ask(container: Container, sample: Sample, name: str = "digits") -> Answer:
+    return container.invoke(name, sample.body, sample.content_type)
+
+
+def assert_right(answer: Answer, sample: Sample, labels: int = 5) -> None:
+    """Each row's likeliest labels, with the probabilities that MXNet gave at training."""
+    assert answer.status == 200, answer.body
+    assert len(answer.json()) == len(sample.expected)
+    for row, expected in zip(answer.json(), sample.expected, strict=True):
+        likeliest = sorted(range(10), key=lambda digit: -expected[digit])[:labels]
+        assert [each["label"] for each in row] == [str(digit) for digit in likeliest]
+        probabilities = [expected[digit] for digit in likeliest]
+        assert [each["probability"] for each in row] == pytest.approx(probabilities, abs=1e-6)
 
 
 def _copy(models: Path, name: str) -> Path:

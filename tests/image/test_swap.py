@@ -20,12 +20,9 @@ import manymodels
 from container.engine import Engine, EngineError
 from container.swap import HERE, SMALL, STOCK, SWAPPED
 from sample_models import Sample, samples
-from tests.functional.harness import Answer, assert_gone, eventually
+from tests.functional.harness import assert_gone, eventually
 from tests.image.containers import Container, running
-from tests.image.swap_models import MISSING, TRAINED, make
-
-MODELS = "/opt/ml/models"
-GOOD = f"{MODELS}/{TRAINED}/model"
+from tests.image.swap_models import GOOD, MISSING, MODELS, TRAINED, ask, assert_right, make
 
 
 @dataclass(frozen=True)
@@ -79,21 +76,6 @@ def container(stage: Stage, both: tuple[Container, Container]) -> Iterator[Conta
 
 def started(engine: Engine, image: str, models: Path) -> AbstractContextManager[Container]:
     return running(engine, image, "serve", volumes={models: f"{MODELS}:ro"})
-
-
-def ask(container: Container, sample: Sample, name: str = "digits") -> Answer:
-    return container.invoke(name, sample.body, sample.content_type)
-
-
-def assert_right(answer: Answer, sample: Sample, labels: int = 5) -> None:
-    """Each row's likeliest labels, with the probabilities that MXNet gave at training."""
-    assert answer.status == 200, answer.body
-    assert len(answer.json()) == len(sample.expected)
-    for row, expected in zip(answer.json(), sample.expected, strict=True):
-        likeliest = sorted(range(10), key=lambda digit: -expected[digit])[:labels]
-        assert [each["label"] for each in row] == [str(digit) for digit in likeliest]
-        probabilities = [expected[digit] for digit in likeliest]
-        assert [each["probability"] for each in row] == pytest.approx(probabilities, abs=1e-6)
 
 
 def test_the_swap_is_two_lines_that_name_this_version():
