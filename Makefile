@@ -6,6 +6,7 @@ VENV ?= .venv
 PYTHON_MXNET ?= $(firstword $(foreach version,3.11 3.10,$(shell command -v python$(version))))
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+IMAGE_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
@@ -16,13 +17,14 @@ METADATA := pyproject.toml setup.py
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .PHONY: help demo test test-fast test-python check check-format check-lint check-types format \
-  bench bench-quick bench-handler fuzz soak samples java clean test-mxnet run-test-mxnet
+  bench bench-quick bench-handler bench-swap fuzz soak samples java clean test-mxnet run-test-mxnet \
+  image image-test audit lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' \
 	  | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 	@echo
-	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV)  PYTEST_ARGS=$(PYTEST_ARGS)  BENCH_ARGS=$(BENCH_ARGS)"
+	@echo "  PYTHON=$(PYTHON)  VENV=$(VENV)  PYTEST_ARGS=$(PYTEST_ARGS)  BENCH_ARGS=$(BENCH_ARGS)  IMAGE_ARGS=$(IMAGE_ARGS)"
 
 demo: $(VENV)/.demo java ## serve every sample model: load, ask, fail, unload, stop
 	@$(BIN)/python -m sample_models.demo
@@ -60,6 +62,7 @@ check-lint: $(VENV)/.dev
 
 check-types: $(VENV)/.dev
 	$(BIN)/mypy
+	MYPYPATH=container $(BIN)/mypy --explicit-package-bases container/sbom.py container/audit.py
 
 format: $(VENV)/.dev ## write the formatting that check asks for
 	$(BIN)/ruff format .
@@ -78,6 +81,25 @@ bench-quick: $(VENV)/.dev java ## the same, short: one round, few models
 bench-handler: $(VENV)/.dev ## bodies and predictions, against sagemaker-inference and the libraries' own
 	$(BIN)/python -m benchmarks.content_codecs
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.prediction_paths
+
+image: ## build the image with docker, podman or buildah (IMAGE_ARGS="--tag NAME --engine podman")
+	@$(PYTHON) -m container build $(IMAGE_ARGS)
+
+image-test: $(VENV)/.dev ## build all images, on a base made of Debian's packages if none can be pulled, and run them
+	$(BIN)/python -m container test-images
+	$(BIN)/python -m pytest tests/image --images $(PYTEST_ARGS)
+
+bench-swap: $(VENV)/.dev ## an image of Multi Model Server before and after the two lines (after make image-test)
+	$(BIN)/python -m benchmarks.swap $(BENCH_ARGS)
+
+audit: $(VENV)/.dev ## look up the image's locked libraries in a database of vulnerabilities (network)
+	$(BIN)/python container/audit.py container/requirements.txt
+
+lock: $(VENV)/.dev ## write container/requirements*.txt anew: the newest versions that fit, with hashes
+	@for name in requirements requirements-build requirements-sbom; do \
+	  $(BIN)/uv pip compile container/$$name.in --output-file container/$$name.txt --no-config \
+	    --upgrade --generate-hashes --universal --python-version 3.11 --no-header --quiet \
+	    --no-emit-package manymodels; done
 
 samples: $(VENV)/.demo ## train the sample models into build/sample_models
 	$(BIN)/python -m sample_models --out build/sample_models

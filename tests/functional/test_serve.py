@@ -369,3 +369,37 @@ def test_it_serves_as_a_user_without_rights():
         assert server.stop() == 0
     finally:
         server.close()
+
+
+NOEXEC = (
+    *("unshare", "--mount", "--propagation", "private", "sh", "-c"),
+    'mount -t tmpfs -o noexec,nosuid,nodev none "$TMPDIR" && exec "$0" -m manymodels.cli serve',
+    sys.executable,
+)
+
+
+def may_mount() -> bool:
+    """Whether this user can have a mount of its own."""
+    tried = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return shutil.which("unshare") is not None and not subprocess.run(tried).returncode
+
+
+@pytest.mark.parametrize("where", ["a noexec temporary directory", "no native transport"])
+def test_models_are_served_where_the_frontend_cannot_load_its_native_transport(where, tmp_path):
+    write_handler(tmp_path, ECHO)
+    if where == "no native transport":
+        server = Server({"SAGEMAKER_MODEL_SERVER_VMARGS": "-Dio.netty.transport.noNative=true"})
+    elif may_mount():
+        server = Server(command=NOEXEC)
+    else:
+        pytest.skip("this user cannot mount")
+    try:
+        server.start()
+        for name in ("one", "two"):
+            assert server.load(name, tmp_path, handler="custom.py:handle").status == 200
+            assert server.invoke(name, b"ping").body == b"ping"
+        assert server.unload("one").status == 200
+        assert server.invoke("two", b"still").body == b"still"
+        assert server.stop() == 0
+    finally:
+        server.close()
