@@ -18,7 +18,16 @@ from manymodels.errors import SettingsError
 
 MIB = 1024 * 1024
 DEFAULT_HANDLER = "manymodels.service:handle"
-DEFAULT_PRELOAD = ("numpy", "scipy", "pandas", "joblib", "sklearn", "xgboost")
+DEFAULT_PRELOAD = (
+    "numpy",
+    "scipy",
+    "pandas",
+    "joblib",
+    "sklearn",
+    "xgboost",
+    "lightgbm",
+    "mxnet",
+)
 DEFAULT_REQUEST_BYTES = 6 * MIB
 FRONTEND_RESPONSE_BYTES = 6_553_500
 """The frontend's own default for both directions."""

@@ -198,7 +198,7 @@ def test_a_handler_finds_the_same_around_it(both):
     assert before["cwd"] == before["properties"]["model_dir"] == f"{MODELS}/left"
     # The host's name is the container's; the stock worker sets MXNet's tuning for itself.
     assert {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)} <= {
-        *("HOSTNAME", "MODEL_SERVER_HOME", "MANYMODELS_PRELOAD", "MXNET_USE_OPERATOR_TUNING")
+        *("HOSTNAME", "MODEL_SERVER_HOME", "MXNET_USE_OPERATOR_TUNING")
     }
 
 
