@@ -27,6 +27,7 @@ DEFAULT_PRELOAD = (
     "xgboost",
     "lightgbm",
     "mxnet",
+    "skops",
 )
 DEFAULT_REQUEST_BYTES = 6 * MIB
 FRONTEND_RESPONSE_BYTES = 6_553_500
@@ -102,6 +103,8 @@ class BackendSettings:
     preload: tuple[str, ...] = DEFAULT_PRELOAD
     threads: int = 1
     response_bytes: int = FRONTEND_RESPONSE_BYTES
+    safe: bool = False
+    handler: str = DEFAULT_HANDLER
     log: LogSettings = field(default_factory=LogSettings)
 
     @classmethod
@@ -122,8 +125,14 @@ class BackendSettings:
             threads=environment.integer("MANYMODELS_THREADS", 1, 1024) or 1,
             response_bytes=environment.integer("MMS_MAX_RESPONSE_SIZE", 1, 2**31 - 1)
             or FRONTEND_RESPONSE_BYTES,
+            safe=_safe(environment),
+            handler=environment.text("SAGEMAKER_HANDLER") or DEFAULT_HANDLER,
             log=LogSettings.from_environment(environment),
         )
+
+
+def _safe(environment: Environment) -> bool:
+    return environment.choice("MANYMODELS_ARTIFACTS", ("any", "safe")) == "safe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +167,7 @@ class HandlerSettings:
             outputs=environment.text("SAGEMAKER_INFERENCE_OUTPUT"),
             ensemble=environment.flag("SAGEMAKER_INFERENCE_ENSEMBLE") or False,
             lines=environment.flag("SAGEMAKER_BATCH") or False,
-            safe=environment.choice("MANYMODELS_ARTIFACTS", ("any", "safe")) == "safe",
+            safe=_safe(environment),
             install_requirements=environment.flag("MANYMODELS_INSTALL_REQUIREMENTS") or False,
             requirements_cache=Path(os.path.abspath(os.path.expanduser(cache))),
         )

@@ -117,6 +117,19 @@ def search(places: Path, handler: str, inherited: str = "") -> list[str]:
     return [os.path.relpath(entry, places) for entry in found]
 
 
+@pytest.mark.parametrize("handler", ["service.py", "code/service.py", "../model/service.py"])
+def test_in_safe_mode_nothing_of_the_models_directory_is_looked_through(places, handler):
+    (places / "link").symlink_to(places / "model" / "code")
+    (places / "model" / "out").symlink_to(places / "elsewhere")
+    inherited = os.pathsep.join(
+        str(places / name) for name in ("lib", "link", "model", "model/code", "model/out")
+    )
+    found = handlers.search_path(
+        handler, str(places / "model"), inherited, [str(places / "base")], safe=True
+    )
+    assert [os.path.relpath(entry, places) for entry in found] == ["lib", "base"]
+
+
 @pytest.mark.parametrize("handler", ["service.py:handle", "service:handle", "service", ""])
 def test_a_handler_without_a_directory_is_looked_for_in_the_model_and_then_where_all_is(
     places, handler

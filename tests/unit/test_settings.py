@@ -115,7 +115,7 @@ def test_without_variables_everything_has_its_documented_default():
         log=LogSettings(logging.INFO, json=False, access=False, metrics=False),
     )
     assert BackendSettings.from_environment({}) == BackendSettings(
-        DEFAULT_PRELOAD, 1, FRONTEND_RESPONSE_BYTES, LogSettings()
+        DEFAULT_PRELOAD, 1, FRONTEND_RESPONSE_BYTES, False, DEFAULT_HANDLER, LogSettings()
     )
 
 

@@ -11,7 +11,7 @@ import inspect
 import json
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
@@ -29,16 +29,26 @@ class Handler(NamedTuple):
     context: Any
 
 
-def load(request: Load) -> Handler:
+def load(request: Load, only: Collection[str] | None = None) -> Handler:
     """Import a model's handler and let it load the model.
 
+    Args:
+        only: The handlers that may be run; any if None.
+
     Raises:
-        ModelLoadError: there is no such module, function or class.
+        ModelLoadError: there is no such module, function or class, or it may not be run.
         Exception: whatever the handler raises.
     """
     directory = Path(request.model_path)
+    if only is not None and request.handler not in only:
+        raise ModelLoadError(
+            f"MANYMODELS_ARTIFACTS=safe runs {' and '.join(only)} and no handler that a load or a "
+            f"model names: {request.handler!r}"
+        )
     manifest = _manifest(directory / "MAR-INF" / "MANIFEST.json")
     if manifest is None and (directory / "MANIFEST.json").exists():
+        if only is not None:
+            raise ModelLoadError("MANYMODELS_ARTIFACTS=safe runs no archive of MMS 0.4")
         return _load_legacy(request)
     module_name, _, function_name = request.handler.partition(":")
     module = _import(module_name, directory)
@@ -50,17 +60,29 @@ def load(request: Load) -> Handler:
     return Handler(entry_point, context)
 
 
-def search_path(handler: str, directory: str, inherited: str, base: Sequence[str]) -> list[str]:
+def search_path(
+    handler: str, directory: str, inherited: str, base: Sequence[str], *, safe: bool = False
+) -> list[str]:
     """Return a model's sys.path: its handler's directory, its own, then what the worker has.
 
     ``inherited`` is the PYTHONPATH that the frontend composed; its entries that are no
-    directories (it puts in handlers' names) are left out.
+    directories (it puts in handlers' names) are left out. With ``safe`` nothing of the model's
+    directory can be imported.
     """
     module_path = handler.partition(":")[0]
     first = [os.path.join(directory, os.path.dirname(module_path))] if "/" in module_path else []
     entries = [*first, *inherited.split(os.pathsep), directory]
     found = [os.path.abspath(entry) for entry in entries if entry and os.path.isdir(entry)]
+    if safe:
+        found = [entry for entry in found if not _inside(entry, directory)]
     return list(dict.fromkeys([*found, *base]))
+
+
+def _inside(entry: str, directory: str) -> bool:
+    """Whether a path is in a directory, by name or where links lead."""
+    roots = Path(os.path.abspath(directory)), Path(os.path.realpath(directory))
+    paths = Path(entry), Path(os.path.realpath(entry))
+    return any(path.is_relative_to(root) for path in paths for root in roots)
 
 
 def _import(module_path: str, directory: Path) -> ModuleType:

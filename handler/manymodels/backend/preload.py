@@ -12,16 +12,13 @@ import gc
 import importlib
 import importlib.util
 import logging
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from manymodels import service
-from manymodels.backend import handlers, heap, linux
-from manymodels.backend.inference import Inference
-from manymodels.settings import DEFAULT_HANDLER, DEFAULT_PRELOAD, MIB
-from manymodels.wire import Load, Parameter, Request, encode_reply
+from manymodels.backend import heap, linux
+from manymodels.backend.warm_up import WARM_UPS
+from manymodels.settings import DEFAULT_PRELOAD
 
 _MODULES = {
     "scipy": ("scipy.sparse", "scipy.special"),
@@ -42,6 +39,7 @@ _MODULES = {
         "sklearn.svm",
         "sklearn.tree",
     ),
+    "skops": ("skops.io",),
 }
 _OURS = (
     "mms.context",
@@ -49,9 +47,6 @@ _OURS = (
     "mms.model_loader",
     "mms.service",
 )
-_NUMBERS = {"text/csv": b"1,2,3,4", "application/json": b"[[1,2,3,4]]"}
-_NAMED = {"text/csv": b"c,a,b\nx,1.5,2\n", "application/json": b'[{"a": 1.5, "b": 2, "c": "x"}]'}
-"""Bodies for the warm-up's models, by Content-Type."""
 logger = logging.getLogger(__name__)
 
 
@@ -67,10 +62,10 @@ class _NotInstalled(Exception):
     """A library to preload is not there, which is no news."""
 
 
-def preload(libraries: Iterable[str]) -> list[str]:
+def preload(libraries: Iterable[str], *, safe: bool = False) -> list[str]:
     """Import what is installed of ``libraries`` and run a small model of each kind.
 
-    Returns the names imported.
+    Returns the names imported. With ``safe`` the models are of formats that safe mode loads.
 
     Raises:
         StartsThreads: a library started threads; this process must not fork any more.
@@ -79,9 +74,9 @@ def preload(libraries: Iterable[str]) -> list[str]:
         importlib.import_module(module)
     imported = [library for library in libraries if _import(library)]
     logging.disable(logging.INFO)  # of models that are nobody's
-    for library, warm_up in _WARM_UPS.items():
+    for library, warm_up in WARM_UPS.items():
         if library in imported:
-            _guarded(library, warm_up)
+            _guarded(library, functools.partial(warm_up, safe))
     logging.disable(logging.NOTSET)
     service.prepare()
     gc.collect()
@@ -119,87 +114,3 @@ def _guarded(library: str, step: Callable[[], None]) -> bool:
     if linux.thread_count() > 1:
         raise StartsThreads(library)
     return succeeded
-
-
-def _warm_up_sklearn() -> None:
-    import joblib
-    import numpy as np
-    from sklearn.ensemble import (
-        GradientBoostingClassifier,
-        HistGradientBoostingClassifier,
-        RandomForestClassifier,
-    )
-    from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.neighbors import KNeighborsClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
-
-    rows = np.random.RandomState(0).rand(40, 4)
-    labels = (rows[:, 0] > 0.5).astype(int)
-    for estimator in (
-        RandomForestClassifier(n_estimators=2),
-        GradientBoostingClassifier(n_estimators=2),
-        HistGradientBoostingClassifier(max_iter=2),
-        KNeighborsClassifier(),
-        SVC(),
-        Ridge(),
-        make_pipeline(StandardScaler(), LogisticRegression()),
-        LogisticRegression(),
-    ):
-        estimator.fit(rows, labels)
-        _rehearse("model.joblib", functools.partial(joblib.dump, estimator))
-
-
-def _warm_up_pandas() -> None:
-    """A model of named columns: it is given a DataFrame."""
-    import joblib
-    import pandas as pd
-    from sklearn.compose import make_column_transformer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-    frame = pd.DataFrame({"a": [1.0, 2.0] * 20, "b": range(40), "c": ["x", "y"] * 20})
-    columns = make_column_transformer((StandardScaler(), ["a", "b"]), (OneHotEncoder(), ["c"]))
-    pipeline = make_pipeline(columns, LogisticRegression()).fit(frame, frame["c"])
-    _rehearse("model.joblib", functools.partial(joblib.dump, pipeline), _NAMED)
-
-
-def _warm_up_xgboost() -> None:
-    import numpy as np
-    import xgboost
-
-    rows = np.random.RandomState(0).rand(40, 4)
-    data = xgboost.DMatrix(rows, label=(rows[:, 0] > 0.5).astype(int), nthread=1)
-    for objective in ("binary:logistic", "reg:squarederror"):
-        trained = xgboost.train({"objective": objective, "nthread": 1, "max_depth": 2}, data, 2)
-        for name in ("model.json", "model.ubj"):
-            _rehearse(name, trained.save_model)
-
-
-_WARM_UPS: dict[str, Callable[[], None]] = {
-    "sklearn": _warm_up_sklearn,
-    "pandas": _warm_up_pandas,
-    "xgboost": _warm_up_xgboost,
-}
-
-
-def _rehearse(
-    file_name: str, save: Callable[[str], object], requests: Mapping[str, bytes] = _NUMBERS
-) -> None:
-    """Save a model, then load it and have it answer, as a model process will.
-
-    Whatever that touches for the first time is touched here, in pages that all share.
-    """
-    with tempfile.TemporaryDirectory() as directory:
-        save(os.path.join(directory, file_name))
-        request = Load("warm-up", directory, 1, DEFAULT_HANDLER, None, "")
-        inference = Inference(handlers.load(request), False, MIB)
-        for content_type, body in requests.items():
-            parameter = Parameter("body", content_type, body)
-            asked = [Request("warm-up", [("Content-Type", content_type)], [parameter])]
-            answer = inference.predict(asked)[0]
-            if answer.status != 200:
-                raise RuntimeError(f"{file_name} answers {answer.body!r}")
-            encode_reply([answer])

@@ -25,7 +25,7 @@ from manymodels.backend import channel, fork_hooks, handlers, linux, output
 from manymodels.backend.inference import Inference, refusal
 from manymodels.backend.slots import Slot, SlotTable, State
 from manymodels.errors import ProtocolError
-from manymodels.settings import BackendSettings, Environment
+from manymodels.settings import DEFAULT_HANDLER, BackendSettings, Environment
 from manymodels.wire import (
     Load,
     Predict,
@@ -143,7 +143,11 @@ class ModelProcess:
         os.chdir(load.model_path)
         inherited = environment.get("PYTHONPATH", "")
         sys.path[:] = handlers.search_path(
-            load.handler, load.model_path, inherited, around.base_path
+            load.handler,
+            load.model_path,
+            inherited,
+            around.base_path,
+            safe=around.settings.safe,
         )
         sys.argv[:] = [load.handler]
         fork_hooks.restore()
@@ -157,7 +161,7 @@ class ModelProcess:
             return True
         try:
             self._settle()
-            handler = handlers.load(self._assignment.load)
+            handler = handlers.load(self._assignment.load, self._handlers())
         except BaseException as error:
             return self._load_failed(error)
         settings = self._surroundings.settings
@@ -169,6 +173,11 @@ class ModelProcess:
             self._reply(200, f"loaded model {self._assignment.load.model_name}.")
         self._report(event="loaded")
         return True
+
+    def _handlers(self) -> tuple[str, ...] | None:
+        """The handlers that may be run: any, but in safe mode ours and the operator's."""
+        settings = self._surroundings.settings
+        return tuple({DEFAULT_HANDLER: 0, settings.handler: 0}) if settings.safe else None
 
     def _load_failed(self, error: BaseException) -> bool:
         name = self._assignment.load.model_name

@@ -177,7 +177,7 @@ def _preload(settings: BackendSettings) -> None:
     """Import what settings name; a library that starts threads has this process start anew."""
     started = time.monotonic()
     try:
-        imported = preload(settings.preload)
+        imported = preload(settings.preload, safe=settings.safe)
     except StartsThreads as error:
         logger.warning("%s starts threads; models that need it import it themselves", error)
         remaining = [name for name in settings.preload if name != error.library]

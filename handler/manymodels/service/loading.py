@@ -66,7 +66,7 @@ def _functions(model_dir: Path, settings: HandlerSettings) -> UserFunctions | No
     program = user_code.find_program(model_dir, settings.program, settings.submit_directory)
     # Beside a mere model file, requirements are those of its training.
     if program is not None or (model_dir / "code").is_dir():
-        conflicts = search_path.extend(model_dir)
+        conflicts = () if settings.safe else search_path.extend(model_dir)
         cache = settings.requirements_cache if settings.install_requirements else None
         requirements.check(model_dir, conflicts, None if settings.safe else cache)
     return None if program is None else user_code.load_functions(program)

@@ -1,0 +1,125 @@
+"""MANYMODELS_ARTIFACTS=safe: nothing that a model brings is run, whichever way it asks for it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.functional.harness import Server, eventually, serving
+
+lightgbm = pytest.importorskip("lightgbm")
+np = pytest.importorskip("numpy")
+
+OWN = """
+    from manymodels import service
+
+    def handle(data, context):
+        answers = service.handle(data, context)
+        for index in range(len(answers or ())):
+            context.set_response_header(index, "X-Own", "yes")
+        return answers
+"""
+
+
+@pytest.fixture(scope="module")
+def safe() -> Iterator[Server]:
+    # The libraries are imported by the models themselves, by whatever is on their path.
+    with serving(MANYMODELS_ARTIFACTS="safe", MANYMODELS_PRELOAD="numpy") as server:
+        yield server
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """The file that code of the model leaves if it is run."""
+    return tmp_path / "mark"
+
+
+@pytest.fixture
+def model(tmp_path: Path, mark: Path) -> Path:
+    """A LightGBM model with modules beside it that are named like everything it could import."""
+    directory = tmp_path / "model"
+    directory.mkdir()
+    rows = np.random.RandomState(0).rand(40, 3)
+    data = lightgbm.Dataset(rows, label=rows[:, 0])
+    trained = lightgbm.train({"num_threads": 1, "verbose": -1, "min_data_in_leaf": 2}, data, 2)
+    trained.save_model(directory / "model.txt")
+    code = f"open({str(mark)!r}, 'w').close()\ndef handle(data, context): ...\n"
+    for name in ("evil", "lightgbm", "scipy", "sklearn", "sitecustomize"):
+        (directory / f"{name}.py").write_text(code)
+    return directory
+
+
+def test_a_model_is_loaded_and_no_module_beside_it_is(
+    safe: Server, model: Path, mark: Path
+) -> None:
+    assert safe.load("plain", model).status == 200, safe.log()
+    assert safe.invoke("plain", b"0.1,0.2,0.3").status == 200
+    assert not mark.exists()
+    assert safe.unload("plain").status == 200
+
+
+@pytest.mark.parametrize(
+    "handler", ["evil.py:handle", "evil", "builtins:print", "./evil.py:handle"]
+)
+@pytest.mark.parametrize("by", ["the load", "the manifest"])
+def test_a_handler_of_the_models_own_is_refused_before_it_is_imported(
+    safe: Server, model: Path, mark: Path, by: str, handler: str
+) -> None:
+    name = f"own-{abs(hash((by, handler)))}"
+    if by == "the load":
+        answer = safe.load(name, model, handler=handler)
+    else:
+        write_manifest(model, handler)
+        answer = safe.load(name, model)
+    assert answer.status == 500
+    assert not mark.exists()
+    eventually(
+        lambda: f"[{name}]" in safe.log() and "MANYMODELS_ARTIFACTS=safe" in safe.log(),
+        5,
+        "the log says why",
+    )
+    assert safe.describe(name).status == 404
+
+
+def write_manifest(model: Path, handler: str) -> None:
+    (model / "MAR-INF").mkdir()
+    manifest = {"model": {"modelName": "m", "handler": handler}, "runtime": "python"}
+    (model / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
+
+
+def test_a_manifest_that_names_the_generic_handler_is_served(safe: Server, model: Path) -> None:
+    write_manifest(model, "manymodels.service:handle")
+    assert safe.load("named", model).status == 200, safe.log()
+    assert safe.unload("named").status == 200
+
+
+def test_a_legacy_archive_is_refused(safe: Server, model: Path, mark: Path) -> None:
+    (model / "MANIFEST.json").write_text('{"Model": {"Service": "evil.py"}}')
+    assert safe.load("legacy", model, handler="evil.py:handle").status == 500
+    assert safe.load("legacy", model).status == 500
+    assert not mark.exists()
+
+
+def test_the_operators_own_handler_is_run_but_not_from_the_models_directory(
+    tmp_path: Path, model: Path, mark: Path
+) -> None:
+    (tmp_path / "operator").mkdir()
+    handler = tmp_path / "operator" / "own.py"
+    handler.write_text(textwrap.dedent(OWN))
+    (model / "own.py").write_text((model / "evil.py").read_text())
+    for value, status in ((f"{handler}:handle", 200), ("evil.py:handle", 500)):
+        with serving(MANYMODELS_ARTIFACTS="safe", SAGEMAKER_HANDLER=value) as server:
+            assert server.load("m", model).status == status, server.log()
+            if status == 200:
+                assert server.invoke("m", b"0.1,0.2,0.3").headers["X-Own"] == "yes"
+            assert not mark.exists()
+
+
+def test_nothing_goes_wrong_at_start(safe: Server) -> None:
+    with serving(MANYMODELS_ARTIFACTS="safe") as server:
+        assert "Traceback" not in server.log()
+        assert "WARNING" not in server.log()
