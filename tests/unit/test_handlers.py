@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from manymodels.backend import handlers
+from manymodels.errors import ModelLoadError
 from manymodels.wire import Load
 
 FUNCTION = """
@@ -124,10 +125,44 @@ def test_in_safe_mode_nothing_of_the_models_directory_is_looked_through(places, 
     inherited = os.pathsep.join(
         str(places / name) for name in ("lib", "link", "model", "model/code", "model/out")
     )
-    found = handlers.search_path(
-        handler, str(places / "model"), inherited, [str(places / "base")], safe=True
-    )
+    base = [str(places / name) for name in ("base", "model/code")]
+    found = handlers.search_path(handler, str(places / "model"), inherited, base, safe=True)
     assert [os.path.relpath(entry, places) for entry in found] == ["lib", "base"]
+
+
+def test_outside_of_a_directory_is_what_neither_lies_in_it_nor_leads_there(places, monkeypatch):
+    monkeypatch.chdir(places / "model")
+    (places / "link").symlink_to(places / "model" / "code")
+    (places / "models").mkdir()
+    inside = ["", "code", str(places / "model"), str(places / "link"), "../model/missing"]
+    outside = [str(places), str(places / "models"), "../lib", str(places / "missing.zip")]
+    assert handlers.outside([*inside, *outside], str(places / "model")) == outside
+    assert handlers.outside(outside, "/") == []
+
+
+@pytest.mark.parametrize("handler", ["own.py:handle", "own", "builtins:print", "own.py"])
+def test_a_handler_that_may_not_be_run_is_refused_with_the_way_out(model, handler):
+    (model / "own.py").write_text("raise SystemExit('imported')")
+    request = Load("m", str(model), 1, handler, None, "io")
+    with pytest.raises(handlers.HandlerRefused, match="only") as refused:
+        handlers.load(request, ("manymodels.service:handle",))
+    assert isinstance(refused.value, ModelLoadError)
+    for expected in (repr(handler), "manymodels.service:handle", "SAGEMAKER_HANDLER"):
+        assert expected in str(refused.value)
+
+
+def test_an_operators_handler_that_is_not_there_is_told_where_it_is_not_looked_for(model):
+    (model / "own.py").write_text("raise SystemExit('imported')")
+    request = Load("m", str(model), 1, "own.py:handle", None, "io")
+    base = list(sys.path)
+
+    def load_it() -> None:
+        sys.path[:] = handlers.search_path("own.py:handle", str(model), "", base, safe=True)
+        handlers.load(request, ("own.py:handle",))
+
+    name, message, _ = in_fork(load_it)
+    assert name == "ModelLoadError"
+    assert "not from the model's directory" in message
 
 
 @pytest.mark.parametrize("handler", ["service.py:handle", "service:handle", "service", ""])

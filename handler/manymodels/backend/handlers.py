@@ -11,7 +11,7 @@ import inspect
 import json
 import os
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
@@ -20,6 +20,10 @@ from manymodels.errors import ModelLoadError
 from manymodels.wire import Load
 
 EntryPoint: TypeAlias = Callable[[Any, Any], Any]
+
+
+class HandlerRefused(ModelLoadError):
+    """Safe mode does not run this handler; nothing of it has been imported."""
 
 
 class Handler(NamedTuple):
@@ -36,22 +40,27 @@ def load(request: Load, only: Collection[str] | None = None) -> Handler:
         only: The handlers that may be run; any if None.
 
     Raises:
-        ModelLoadError: there is no such module, function or class, or it may not be run.
+        ModelLoadError: there is no such module, function or class.
+        HandlerRefused: it may not be run.
         Exception: whatever the handler raises.
     """
     directory = Path(request.model_path)
     if only is not None and request.handler not in only:
-        raise ModelLoadError(
-            f"MANYMODELS_ARTIFACTS=safe runs {' and '.join(only)} and no handler that a load or a "
-            f"model names: {request.handler!r}"
+        raise HandlerRefused(
+            f"MANYMODELS_ARTIFACTS=safe runs {' and '.join(only)} only, and this load, or the "
+            f"model's manifest, names {request.handler!r}: name none there; a handler of your own "
+            "goes outside of the models and into SAGEMAKER_HANDLER"
         )
     manifest = _manifest(directory / "MAR-INF" / "MANIFEST.json")
     if manifest is None and (directory / "MANIFEST.json").exists():
         if only is not None:
-            raise ModelLoadError("MANYMODELS_ARTIFACTS=safe runs no archive of MMS 0.4")
+            raise HandlerRefused(
+                "MANYMODELS_ARTIFACTS=safe runs no archive of MMS 0.4, which MANIFEST.json makes "
+                "this model: remove that file"
+            )
         return _load_legacy(request)
     module_name, _, function_name = request.handler.partition(":")
-    module = _import(module_name, directory)
+    module = _import(module_name, directory, safe=only is not None)
     context = _context(request, manifest)
     entry_point = getattr(module, function_name or "handle", None)
     if entry_point is None:
@@ -73,19 +82,22 @@ def search_path(
     first = [os.path.join(directory, os.path.dirname(module_path))] if "/" in module_path else []
     entries = [*first, *inherited.split(os.pathsep), directory]
     found = [os.path.abspath(entry) for entry in entries if entry and os.path.isdir(entry)]
-    if safe:
-        found = [entry for entry in found if not _inside(entry, directory)]
-    return list(dict.fromkeys([*found, *base]))
+    path = list(dict.fromkeys([*found, *base]))
+    return outside(path, directory) if safe else path
 
 
-def _inside(entry: str, directory: str) -> bool:
-    """Whether a path is in a directory, by name or where links lead."""
-    roots = Path(os.path.abspath(directory)), Path(os.path.realpath(directory))
-    paths = Path(entry), Path(os.path.realpath(entry))
-    return any(path.is_relative_to(root) for path in paths for root in roots)
+def outside(paths: Iterable[str], directory: str) -> list[str]:
+    """Return the paths that are not in a directory, neither by name nor where links lead."""
+    views = (os.path.abspath, os.path.realpath)
+    roots = tuple(os.path.join(view(directory), "") for view in views)
+    return [
+        path
+        for path in paths
+        if not any(os.path.join(view(path), "").startswith(roots) for view in views)
+    ]
 
 
-def _import(module_path: str, directory: Path) -> ModuleType:
+def _import(module_path: str, directory: Path, *, safe: bool) -> ModuleType:
     name = os.path.basename(module_path).removesuffix(".py")
     try:
         return importlib.import_module(name)
@@ -93,9 +105,14 @@ def _import(module_path: str, directory: Path) -> ModuleType:
         missing = error.name or ""
         if not f"{name}.".startswith(f"{missing}."):
             raise
+        places = f"in {directory}, in the handler's own directory, or on PYTHONPATH"
+        if safe:
+            places = (
+                "in its own directory or on PYTHONPATH; MANYMODELS_ARTIFACTS=safe imports it from "
+                "there, and not from the model's directory"
+            )
         raise ModelLoadError(
-            f"no module {name!r} for the handler {module_path!r} in {directory}, in the handler's "
-            "own directory, or on PYTHONPATH"
+            f"no module {name!r} for the handler {module_path!r} {places}"
         ) from error
 
 

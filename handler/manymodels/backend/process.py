@@ -139,8 +139,10 @@ class ModelProcess:
         """Take on what is the model's: environment, directory, path, randomness, threads."""
         around, load = self._surroundings, self._assignment.load
         environment, threads = self._assignment.environment, around.settings.threads
-        _take_on_environment(environment, threads)
         os.chdir(load.model_path)
+        if around.settings.safe:
+            environment = _safe_environment(environment, load.model_path)
+        _take_on_environment(environment, threads)
         inherited = environment.get("PYTHONPATH", "")
         sys.path[:] = handlers.search_path(
             load.handler,
@@ -183,7 +185,8 @@ class ModelProcess:
         name = self._assignment.load.model_name
         status = 507 if isinstance(error, MemoryError) else 500
         reason = "".join(traceback.format_exception_only(error)).strip()
-        logger.error("model %s failed to load", name, exc_info=error)
+        if not isinstance(error, handlers.HandlerRefused):  # the host's line says it all
+            logger.error("model %s failed to load", name, exc_info=error)
         output.flush()
         self._report(event="failed", status=status, reason=reason)
         if self._assignment.first:
@@ -311,6 +314,13 @@ def _take_on_environment(environment: dict[str, str], threads: int) -> None:
     for name, value in wanted.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
+
+
+def _safe_environment(environment: dict[str, str], model_path: str) -> dict[str, str]:
+    """Keep the model's directory off the path of Python processes that this one starts."""
+    inherited = environment.get("PYTHONPATH", "").split(os.pathsep)
+    kept = os.pathsep.join(handlers.outside(inherited, model_path))
+    return {**environment, "PYTHONPATH": kept, "PYTHONSAFEPATH": "1"}
 
 
 def _reseed() -> None:
