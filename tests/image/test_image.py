@@ -286,6 +286,25 @@ def test_a_killed_model_process_is_reaped_and_replaced(engine: Engine, samples: 
         assert not {pid for pid, *_ in processes(container)} & set(killed)
 
 
+def test_a_model_that_its_user_may_not_read_is_named_in_the_log(
+    engine: Engine, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "secret").mkdir(mode=0o700)
+    with running(engine, IMAGE, "serve", volumes={tmp_path: f"{MODELS}:ro"}) as container:
+        body = json.dumps({"model_name": "hidden", "url": f"{MODELS}/secret"})
+        # The answer takes a minute: docs/compatibility.md.
+        with contextlib.suppress(TimeoutError):
+            container.request(
+                "POST", "/models", body, {"Content-Type": "application/json"}, timeout=1
+            )
+        eventually(
+            lambda: re.search("ERROR W-.*hidden: .*Permission denied", container.log()),
+            20,
+            "the log says which model, and why",
+        )
+
+
 # -- other commands ------------------------------------------------------------------------------
 
 

@@ -217,7 +217,9 @@ def test_pings_are_filtered_from_the_access_log(directory):
 def test_a_line_of_the_frontend_begins_with_its_level(directory):
     configuration.write_files(ServeSettings(), directory)
     root = ElementTree.parse(directory / "log4j2.xml").getroot()
-    assert next(root.iter("PatternLayout")).get("pattern").startswith("%p ")
+    patterns = [layout.get("pattern") for layout in root.iter("PatternLayout")]
+    assert patterns
+    assert all(pattern.startswith("%p ") for pattern in patterns)
 
 
 def test_the_interpreter_for_launchers_runs_this_python_isolated_and_without_site():

@@ -139,12 +139,15 @@ def _log4j(settings: ServeSettings) -> str:
     """
     level = "debug" if settings.log.level <= logging.DEBUG else "warn"
     pattern = quoteattr("%p %c{1}: %m %throwable{1}%n")
+    # A worker's thread has the model's name, and what went wrong is in its exceptions' innermost.
+    worker_pattern = quoteattr("%p %t: %m: %rThrowable{1}%n")
     access = "info" if settings.log.access else "off"
     metrics = "info" if settings.log.metrics else "off"
     return f"""<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="error">
   <Appenders>
     <Console name="out" target="SYSTEM_OUT"><PatternLayout pattern={pattern}/></Console>
+    <Console name="worker" target="SYSTEM_OUT"><PatternLayout pattern={worker_pattern}/></Console>
   </Appenders>
   <Loggers>
     <Logger name="io.netty" level="error"/>
@@ -157,6 +160,9 @@ def _log4j(settings: ServeSettings) -> str:
     </Logger>
     <Logger name="com.amazonaws.ml.mms" level="{level}"/>
     <Logger name="com.amazonaws.ml.mms.metrics" level="off"/>
+    <Logger name="com.amazonaws.ml.mms.wlm.WorkerThread" level="{level}" additivity="false">
+      <AppenderRef ref="worker"/>
+    </Logger>
     <Logger name="com.amazonaws.ml.mms.wlm.WorkerLifeCycle" level="{level}">
       <RegexFilter regex="(attach|terminate)IOStreams.*" onMatch="DENY" onMismatch="NEUTRAL"/>
     </Logger>
