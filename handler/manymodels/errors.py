@@ -65,6 +65,10 @@ class OutOfMemory(ManyModelsError):
     status = 507
 
 
+class DirectoryInUse(ManyModelsError):
+    """A model directory that somebody uses, fills or removes, and so cannot be had now."""
+
+
 def error_body(status: int, type_name: str, message: str) -> dict[str, object]:
     """Return the error's JSON object as the frontend shapes its own."""
     return {"code": status, "type": type_name, "message": message}

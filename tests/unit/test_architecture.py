@@ -23,6 +23,7 @@ ROOMS = {
     "artifacts": {"errors", "content", "artifacts"},
     "service": {"errors", "content", "artifacts", "settings", "service"},
     "backend": {"errors", "settings", "wire", "service", "backend"},
+    "storage": {"errors", "settings", "storage"},
     "frontend": {
         "errors",
         "settings",
