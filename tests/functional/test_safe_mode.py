@@ -92,9 +92,9 @@ def test_a_handler_of_the_models_own_is_refused_before_it_is_imported(
     assert_gone(safe, name)
 
 
-def write_manifest(model: Path, handler: str) -> None:
+def write_manifest(model: Path, handler: str, runtime: str = "python") -> None:
     (model / "MAR-INF").mkdir()
-    manifest = {"model": {"modelName": "m", "handler": handler}, "runtime": "python"}
+    manifest = {"model": {"modelName": "m", "handler": handler}, "runtime": runtime}
     (model / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
 
 
@@ -102,6 +102,23 @@ def test_a_manifest_that_names_the_generic_handler_is_served(safe: Server, model
     write_manifest(model, "manymodels.service:handle")
     assert safe.load("named", model).status == 200, safe.log()
     assert safe.unload("named").status == 200
+
+
+@pytest.mark.parametrize("runtime", ["python", "python2", "python3"])
+@pytest.mark.parametrize("by", ["the load", "the manifest"])
+def test_whichever_runtime_is_asked_for_no_interpreter_looks_into_the_model(
+    safe: Server, model: Path, mark: Path, by: str, runtime: str
+) -> None:
+    name = f"{runtime}-{by[4:]}"
+    if by == "the load":
+        answer = safe.load(name, model, runtime=runtime)
+    else:
+        write_manifest(model, "manymodels.service:handle", runtime)
+        answer = safe.load(name, model)
+    assert answer.status == 200, safe.log()
+    assert safe.invoke(name, b"0.1,0.2,0.3").status == 200
+    assert not mark.exists()
+    assert safe.unload(name).status == 200
 
 
 def test_a_legacy_archive_is_refused(safe: Server, model: Path, mark: Path) -> None:

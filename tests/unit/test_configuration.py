@@ -232,3 +232,23 @@ def test_the_interpreter_for_launchers_runs_this_python_isolated_and_without_sit
         check=True,
     ).stdout
     assert said.split() == [sys.executable, "1", "1", "['a", "b',", "'$c']"]
+
+
+@pytest.mark.parametrize("runtime", ["python2", "python3"])
+def test_whichever_runtime_a_model_asks_for_it_is_that_interpreter_and_has_the_servers_path(
+    tmp_path, runtime
+):
+    configuration.link_launchers(tmp_path / "bin")
+    code = "import os, sys; print(sys.executable, sys.flags.isolated, os.environ['PATH'])"
+    said = subprocess.run(
+        [tmp_path / "bin" / runtime, "-c", code],
+        env={
+            "MANYMODELS_PYTHON": sys.executable,
+            "MANYMODELS_PATH": "/usr/bin:/bin",
+            "PATH": f"{tmp_path}/bin:/usr/bin:/bin",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said.split() == [sys.executable, "1", "/usr/bin:/bin"]

@@ -16,6 +16,8 @@ MODEL_NAME = "model"
 """What the one model of a single-model endpoint is called, as by sagemaker-inference."""
 LAUNCHER_PYTHON = Path(__file__).with_name("python")
 """What the frontend takes for Python; MANYMODELS_PYTHON is the real one."""
+LAUNCHER_NAMES = ("python2", "python3")
+"""What it runs, from the PATH, for a model whose manifest or load asks for that runtime."""
 _NEVER_SECONDS = 2_000_000_000
 
 
@@ -62,6 +64,17 @@ def write_files(settings: ServeSettings, directory: Path) -> None:
     """Write what the command line names into ``directory``."""
     (directory / "config.properties").write_text(_properties(settings))
     (directory / "log4j2.xml").write_text(_log4j(settings))
+
+
+def link_launchers(directory: Path) -> None:
+    """Make ``directory``, to be first on the frontend's PATH.
+
+    A Python of the image's own would start with the model's directory on its path, and so run a
+    sitecustomize.py that is there.
+    """
+    directory.mkdir()
+    for name in LAUNCHER_NAMES:
+        (directory / name).symlink_to(LAUNCHER_PYTHON)
 
 
 def heap_bytes(settings: ServeSettings, resources: Resources) -> int:

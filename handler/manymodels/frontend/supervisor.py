@@ -132,8 +132,13 @@ class Supervisor:
         theirs.close()
 
     def _start_frontend(self, command: list[str], directory: Path) -> None:
+        launchers = directory / "bin"
+        configuration.link_launchers(launchers)
+        path = self._environment.get("PATH", os.defpath)
         environment = {
             **self._environment,
+            "PATH": f"{launchers}{os.pathsep}{path}",
+            "MANYMODELS_PATH": path,
             "MODEL_SERVER_HOME": str(home()),
             "MANYMODELS_PYTHON": sys.executable,
         }
