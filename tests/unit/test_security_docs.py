@@ -85,8 +85,8 @@ def test_the_frontend_logs_to_the_console_by_a_pattern_and_nowhere_else(settings
     configuration.write_files(settings, tmp_path)
     logging = ElementTree.parse(tmp_path / "log4j2.xml").getroot()
     (appenders,) = logging.iter("Appenders")
-    assert [appender.tag for appender in appenders] == ["Console"]
-    assert [layout.tag for layout in appenders[0]] == ["PatternLayout"]
+    assert {appender.tag for appender in appenders} == {"Console"}
+    assert {layout.tag for appender in appenders for layout in appender} == {"PatternLayout"}
     assert "${" not in (tmp_path / "log4j2.xml").read_text()
 
 

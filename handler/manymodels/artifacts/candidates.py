@@ -61,8 +61,8 @@ def chosen(model_dir: Path, names: Sequence[str], *, safe: bool) -> list[Candida
     found = []
     for name in names:
         path = model_dir / name
-        if safe:
-            _stays_within(path, model_dir)
+        if safe and not _stays_within(path, model_dir):
+            raise _leads_out(path)
         networks = [each for each in networks_among(_beside(path)) if each.symbol == path]
         known = Format.MXNET if networks else recognize(path)
         if known is None:
@@ -99,11 +99,15 @@ def _stays_within(path: Path, model_dir: Path) -> bool:
     if path.resolve().is_relative_to(model_dir.resolve()):
         return True
     if named_as_model(path.name):
-        raise ModelLoadError(
-            f"{path.name} is a link out of the model's directory, which "
-            "MANYMODELS_ARTIFACTS=safe does not follow"
-        )
+        raise _leads_out(path)
     return False
+
+
+def _leads_out(path: Path) -> ModelLoadError:
+    return ModelLoadError(
+        f"{path.name} is a link out of the model's directory, which MANYMODELS_ARTIFACTS=safe "
+        "does not follow"
+    )
 
 
 def _shown(entries: Sequence[Path]) -> str:
