@@ -18,7 +18,7 @@ METADATA := pyproject.toml setup.py
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .PHONY: help demo test test-fast test-python check check-format check-lint check-types format \
   bench bench-quick bench-handler bench-swap fuzz soak samples java clean test-mxnet run-test-mxnet \
-  image image-test audit lock
+  image image-test wheel audit lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' \
@@ -88,6 +88,9 @@ image: ## build the image with docker, podman or buildah (IMAGE_ARGS="--tag NAME
 image-test: $(VENV)/.dev ## build all images, on a base made of Debian's packages if none can be pulled, and run them
 	$(BIN)/python -m container test-images
 	$(BIN)/python -m pytest tests/image --images $(PYTEST_ARGS)
+
+wheel: | $(BIN)/python ## this checkout's wheel, in dist/
+	@rm -rf dist && $(BIN)/python -m container wheel dist && ls dist
 
 bench-swap: $(VENV)/.dev ## an image of Multi Model Server before and after the two lines (after make image-test)
 	$(BIN)/python -m benchmarks.swap $(BENCH_ARGS)

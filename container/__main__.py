@@ -9,7 +9,7 @@ from pathlib import Path
 
 from container import swap
 from container.base import base
-from container.engine import ENGINES, Engine, EngineError, find, private_podman
+from container.engine import ENGINES, BuildError, Engine, EngineError, find, private_podman
 
 HERE = Path(__file__).parent
 IMAGE = "localhost/manymodels"
@@ -24,6 +24,8 @@ def main() -> None:
     build.add_argument("--engine", choices=ENGINES, help="default: the first that works")
     build.add_argument("--tag", default="manymodels")
     build.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
+    wheel = commands.add_parser("wheel", help="write this checkout's wheel")
+    wheel.add_argument("directory", type=Path)
     commands.add_parser("test-images", help="build what `make image-test` runs")
     arguments = parser.parse_args()
     try:
@@ -32,8 +34,15 @@ def main() -> None:
             given = dict(pair.partition("=")[::2] for pair in arguments.build_arg)
             image(engine, arguments.tag, given)
             print(f"{engine.name} has built {arguments.tag}")
+        elif arguments.command == "wheel":
+            swap.write_wheel(arguments.directory)
         else:
             test_images(test_engine())
+    except BuildError as error:
+        sys.exit(
+            f"container: {error}\nIf its base cannot be pulled, name one that is here by "
+            '--build-arg BASE=NAME; "make image-test" makes one of Debian\'s packages.'
+        )
     except EngineError as error:
         sys.exit(f"container: {error}")
 

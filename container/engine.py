@@ -24,6 +24,10 @@ class EngineError(Exception):
     """No engine is here, or its command failed; the message is for a person."""
 
 
+class BuildError(EngineError):
+    """An image could not be built; the engine has said why."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """One of ENGINES. ``environment`` is added to that of this process."""
@@ -68,7 +72,8 @@ class Engine:
         target: str | None = None,
         arguments: Mapping[str, str] | None = None,
     ) -> None:
-        """Build an image, with the engine's own progress; EngineError if it fails."""
+        """Build an image, with the engine's own progress; BuildError if that fails."""
+        print(f"\n=== {self.name} builds {tag}\n", flush=True)
         with _secrets() as secrets:
             command = [self.name, "build", "--file", str(dockerfile), "--tag", tag, *secrets]
             if self.name != "docker":
@@ -83,7 +88,7 @@ class Engine:
                 stdin=subprocess.DEVNULL,
             )
         if ended.returncode:
-            raise EngineError(f"{self.name} could not build {tag}: status {ended.returncode}")
+            raise BuildError(f"{self.name} could not build {tag}: status {ended.returncode}")
 
 
 @contextmanager

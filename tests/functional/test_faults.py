@@ -371,3 +371,18 @@ def test_sigterm_does_not_wait_for_a_hang_beyond_its_time(model):
         assert server.process.wait(25) == 0
     finally:
         server.close()
+
+
+def test_when_memory_is_short_the_kernel_takes_a_model_and_not_what_all_depend_on(server, model):
+    def adjustment(process: psutil.Process) -> int:
+        with open(f"/proc/{process.pid}/oom_score_adj") as file:
+            return int(file.read())
+
+    server.load("m", model, handler="custom.py:handle")
+    (process,) = server.model_processes()
+    rest = [server.jvm(), server.host(), server.zygote(), psutil.Process(server.process.pid)]
+    assert adjustment(process) >= 500
+    assert all(adjustment(other) == adjustment(psutil.Process()) for other in rest)
+    child = int(server.invoke("m", b"child").body)
+    assert adjustment(psutil.Process(child)) == adjustment(process)
+    server.unload("m")

@@ -326,3 +326,15 @@ def test_a_wrong_setting_ends_it_with_one_line_that_says_so(engine: Engine) -> N
     assert ended.returncode != 0
     assert "SAGEMAKER_BIND_TO_PORT" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
+
+
+def test_without_a_place_for_temporary_files_it_ends_with_one_line_that_says_so(
+    engine: Engine,
+) -> None:
+    # podman gives a read-only container a /tmp unless told not to; docker does not.
+    without = ["--read-only-tmpfs=false"] if engine.name == "podman" else []
+    command = ("run", "--rm", "--read-only", *without, "--env=SAGEMAKER_MULTI_MODEL=true")
+    ended = engine.command(*command, IMAGE, "serve")
+    assert ended.returncode == 1
+    (line,) = (ended.stdout + ended.stderr).splitlines()
+    assert "temporary directory" in line

@@ -37,6 +37,12 @@ def name_process(name: str) -> None:
         _prctl(_PR_SET_NAME, name.encode()[:15])
 
 
+def go_first_when_memory_is_short(adjustment: int = 500) -> None:
+    """Have the kernel kill this process, and what it starts, before those that all depend on."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(adjustment))
+
+
 def thread_count() -> int:
     """Return how many threads this process has, those of native libraries too."""
     return len(os.listdir("/proc/self/task"))

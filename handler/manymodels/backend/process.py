@@ -131,6 +131,7 @@ class ModelProcess:
         os.setsid()
         linux.die_with_parent(self._surroundings.zygote)
         linux.name_process(self._assignment.load.model_name)
+        linux.go_first_when_memory_is_short()
         gc.enable()
         if self._load():
             self._serve()

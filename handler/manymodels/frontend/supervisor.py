@@ -324,7 +324,10 @@ def serve(settings: ServeSettings, environment: dict[str, str]) -> int:
 
 def _make_directory() -> Path:
     """Make this server's own directory, for what the frontend and the zygote must find."""
-    directory = Path(tempfile.mkdtemp(prefix="manymodels-"))
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="manymodels-"))
+    except OSError as error:
+        raise ServeError(f"no temporary directory can be made (TMPDIR): {error}") from None
     if len(str(directory)) + len("/.mms.sock.2147483647") > _LONGEST_SOCKET_PATH:
         directory.rmdir()
         raise ServeError(f"the path of {directory} is too long for sockets in it; set TMPDIR")
