@@ -21,10 +21,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from manymodels.backend import channel, home, linux
+from manymodels.backend import cgroup, channel, home, linux
 from manymodels.backend.slots import SlotTable
 from manymodels.errors import ServeError
-from manymodels.frontend import configuration, limits
+from manymodels.frontend import configuration
 from manymodels.frontend.java import find_jar, find_java
 from manymodels.frontend.logs import Log, Source
 from manymodels.settings import BackendSettings, ServeSettings
@@ -62,7 +62,7 @@ class Supervisor:
         directory = _make_directory()
         try:
             self._watch_signals()
-            resources = configuration.Resources(limits.memory_bytes(), limits.processors())
+            resources = configuration.Resources(cgroup.memory_bytes(), cgroup.processors())
             configuration.write_files(settings, directory)
             self._start_host(directory)
             command = configuration.command(settings, resources, java, jar, directory)

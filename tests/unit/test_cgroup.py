@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from manymodels.frontend import limits
+from manymodels.backend import cgroup
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 USABLE = len(os.sched_getaffinity(0))
@@ -25,7 +25,7 @@ def tree(root: Path, **files: str) -> Path:
 
 def memory(root: Path, text: str, version: int) -> int:
     name = "memory_dot_max" if version == 2 else "memory__memory_dot_limit_in_bytes"
-    return limits.memory_bytes(tree(root, **{name: text}))
+    return cgroup.memory_bytes(tree(root, **{name: text}))
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -53,7 +53,7 @@ def test_a_memory_file_that_makes_no_sense_means_the_machines_memory(tmp_path, v
 
 def test_a_memory_file_of_binary_garbage_means_the_machines_memory(tmp_path):
     (tmp_path / "memory.max").write_bytes(b"\xff\xfe\x00")
-    assert limits.memory_bytes(tmp_path) == MACHINE
+    assert cgroup.memory_bytes(tmp_path) == MACHINE
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -68,14 +68,14 @@ def test_version_2_is_asked_before_version_1(tmp_path):
         memory_dot_max="1000000",
         memory__memory_dot_limit_in_bytes="2000000",
     )
-    assert limits.memory_bytes(tmp_path) == 1000000
+    assert cgroup.memory_bytes(tmp_path) == 1000000
     (tmp_path / "memory.max").write_text("max")
-    assert limits.memory_bytes(tmp_path) == 2000000
+    assert cgroup.memory_bytes(tmp_path) == 2000000
 
 
 def test_without_a_cgroup_the_machine_is_the_limit(tmp_path):
-    assert limits.memory_bytes(tmp_path / "absent") == MACHINE
-    assert limits.processors(tmp_path / "absent") == USABLE
+    assert cgroup.memory_bytes(tmp_path / "absent") == MACHINE
+    assert cgroup.processors(tmp_path / "absent") == USABLE
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_without_a_cgroup_the_machine_is_the_limit(tmp_path):
 )
 def test_a_share_of_a_processor_counts_as_one(tmp_path, text, shares):
     expected = min(USABLE, shares)
-    assert limits.processors(tree(tmp_path / "two", cpu_dot_max=text + "\n")) == expected
+    assert cgroup.processors(tree(tmp_path / "two", cpu_dot_max=text + "\n")) == expected
     quota, period = text.split()
     one = tree(
         tmp_path / "one",
         cpu__cpu_dot_cfs_quota_us=quota,
         cpu__cpu_dot_cfs_period_us=period,
     )
-    assert limits.processors(one) == expected
+    assert cgroup.processors(one) == expected
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_a_share_of_a_processor_counts_as_one(tmp_path, text, shares):
     ],
 )
 def test_no_quota_or_one_that_makes_no_sense_means_every_usable_processor(tmp_path, files):
-    assert limits.processors(tree(tmp_path, **files)) == USABLE
+    assert cgroup.processors(tree(tmp_path, **files)) == USABLE
 
 
 def test_a_quota_per_no_time_means_every_usable_processor(tmp_path):
-    assert limits.processors(tree(tmp_path, cpu_dot_max="100000 0\n")) == USABLE
+    assert cgroup.processors(tree(tmp_path, cpu_dot_max="100000 0\n")) == USABLE
 
 
 def test_the_limits_of_this_machine_can_be_read():
-    assert 0 < limits.memory_bytes() <= MACHINE
-    assert 1 <= limits.processors() <= USABLE
+    assert 0 < cgroup.memory_bytes() <= MACHINE
+    assert 1 <= cgroup.processors() <= USABLE
