@@ -17,7 +17,7 @@ LAUNCHER = "backend/home/mms/model_service_worker.py"
 
 ROOMS = {
     "errors": set(),
-    "settings": {"errors"},
+    "settings": {"errors", "settings"},
     "wire": {"errors", "wire"},
     "content": {"errors", "content"},
     "artifacts": {"errors", "content", "artifacts"},

@@ -15,8 +15,9 @@ LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)")
 
 
 def variables_read() -> set[str]:
-    tree = ast.parse((ROOT / "handler/manymodels/settings.py").read_text())
-    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    files = (ROOT / "handler/manymodels/settings").glob("*.py")
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant)]
     return {text for text in texts if isinstance(text, str) and VARIABLE.fullmatch(text)}
 
 

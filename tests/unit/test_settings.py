@@ -17,14 +17,19 @@ from manymodels.settings import (
     FRONTEND_RESPONSE_BYTES,
     HIGHEST_PORT,
     MIB,
+    Amount,
     BackendSettings,
+    GuardSettings,
     LogSettings,
+    MetricsSettings,
     ServeSettings,
+    StorageSettings,
 )
 
 steady = hypothesis_settings(deadline=None, derandomize=True)
 """The same examples in each run, however busy the machine is."""
 
+GIB = 1024 * MIB
 HOUR = 3600
 SERVE_MEANINGS = [
     ("SAGEMAKER_BIND_TO_PORT", "9000", "port", 9000),
@@ -65,6 +70,21 @@ BACKEND_MEANINGS = [
     ("MANYMODELS_THREADS", "4", "threads", 4),
     ("MMS_MAX_RESPONSE_SIZE", "123", "response_bytes", 123),
     ("SAGEMAKER_CONTAINER_LOG_LEVEL", "ERROR", "log", LogSettings(level=logging.ERROR)),
+    ("MANYMODELS_MODEL_ROOT", "/models", "storage", StorageSettings(root=Path("/models"))),
+    ("MANYMODELS_STORAGE", "Report", "storage", StorageSettings(mode="report")),
+    ("MANYMODELS_STORAGE_HIGH", "97.5%", "storage", StorageSettings(high=Amount(share=0.975))),
+    ("MANYMODELS_STORAGE_HIGH", "20g", "storage", StorageSettings(high=Amount(size=20 * GIB))),
+    ("MANYMODELS_STORAGE_LOW", "50 %", "storage", StorageSettings(low=Amount(share=0.5))),
+    ("MANYMODELS_STORAGE_BUDGET", "1T", "storage", StorageSettings(budget=1024 * GIB)),
+    ("MANYMODELS_STORAGE_SETTLE_SECONDS", "0", "storage", StorageSettings(settle_seconds=0)),
+    ("MANYMODELS_MEMORY_GUARD", "off", "guard", GuardSettings(active=False)),
+    ("MANYMODELS_MEMORY_LIMIT", "2g", "guard", GuardSettings(limit=2 * GIB)),
+    ("MANYMODELS_MEMORY_FLOOR", "10%", "guard", GuardSettings(floor=Amount(share=0.1))),
+    ("MANYMODELS_MEMORY_FLOOR", "100m", "guard", GuardSettings(floor=Amount(size=100 * MIB))),
+    ("MANYMODELS_MODEL_MEMORY_LIMIT", "1g", "guard", GuardSettings(model_bytes=GIB)),
+    ("MANYMODELS_MODEL_REQUESTS_LIMIT", "1000", "guard", GuardSettings(model_requests=1000)),
+    ("MANYMODELS_METRICS_PORT", "9404", "metrics", MetricsSettings(port=9404)),
+    ("MANYMODELS_METRICS_FILE", "/m.prom", "metrics", MetricsSettings(file=Path("/m.prom"))),
 ]
 SERVE_REFUSALS = [
     ("SAGEMAKER_BIND_TO_PORT", ["0", "-1", "32767", "65536", "http", "80.5"]),
@@ -90,6 +110,17 @@ BACKEND_REFUSALS = [
     ("MMS_MAX_RESPONSE_SIZE", ["0", "-1", "2147483648", "6m"]),
     ("MANYMODELS_LOG_FORMAT", ["yaml"]),
     ("SAGEMAKER_CONTAINER_LOG_LEVEL", ["verbose"]),
+    ("MANYMODELS_STORAGE", ["delete", "true"]),
+    ("MANYMODELS_STORAGE_HIGH", ["101%", "-1%", "most", "90 percent", "%"]),
+    ("MANYMODELS_STORAGE_LOW", ["full", "1.5g"]),
+    ("MANYMODELS_STORAGE_BUDGET", ["90%", "1k", "0"]),
+    ("MANYMODELS_STORAGE_SETTLE_SECONDS", ["-1", "a minute", "86401"]),
+    ("MANYMODELS_MEMORY_GUARD", ["507"]),
+    ("MANYMODELS_MEMORY_LIMIT", ["50%", "1m", "all"]),
+    ("MANYMODELS_MEMORY_FLOOR", ["some", "200%"]),
+    ("MANYMODELS_MODEL_MEMORY_LIMIT", ["10%", "1k"]),
+    ("MANYMODELS_MODEL_REQUESTS_LIMIT", ["0", "1e6"]),
+    ("MANYMODELS_METRICS_PORT", ["0", "65536", "on"]),
 ]
 
 
@@ -115,8 +146,26 @@ def test_without_variables_everything_has_its_documented_default():
         log=LogSettings(logging.INFO, json=False, access=False, metrics=False),
     )
     assert BackendSettings.from_environment({}) == BackendSettings(
-        DEFAULT_PRELOAD, 1, FRONTEND_RESPONSE_BYTES, False, DEFAULT_HANDLER, LogSettings()
+        DEFAULT_PRELOAD, 1, FRONTEND_RESPONSE_BYTES, False, DEFAULT_HANDLER
     )
+    assert BackendSettings() == BackendSettings(
+        storage=StorageSettings(
+            Path("/opt/ml/models"), "evict", Amount(share=0.95), Amount(share=0.9), None, 60
+        ),
+        guard=GuardSettings(True, None, None, None, None),
+        metrics=MetricsSettings(None, None),
+        log=LogSettings(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "budget"),
+    [("90%", "95%", ""), ("10g", "11g", ""), ("90%", "2g", "2g"), ("1g", "60%", "2g")],
+)
+def test_a_low_mark_above_the_high_one_is_refused(high, low, budget):
+    variables = {"MANYMODELS_STORAGE_HIGH": high, "MANYMODELS_STORAGE_LOW": low}
+    with pytest.raises(SettingsError, match="must not be above"):
+        BackendSettings.from_environment({**variables, "MANYMODELS_STORAGE_BUDGET": budget})
 
 
 @pytest.mark.parametrize(("name", "value", "field", "meaning"), SERVE_MEANINGS)
