@@ -69,6 +69,30 @@ def describe(directory: Path) -> None:
     click.echo(json.dumps(description, indent=2, default=str))
 
 
+@main.command()
+@click.option("--root", type=click.Path(path_type=Path), help="Where model directories are.")
+@click.option("--high", help="How full may be: a share, as 95%, or a size, as 20g.")
+@click.option("--low", help="How full it is after directories were removed.")
+@click.option("--budget", help="What the root may hold on a volume that it shares: 20g.")
+@click.option("--settle", help="Seconds after its last change a directory may be arriving for.")
+@click.option("--once", is_flag=True, help="Look once: status 1 if it is too full afterwards.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+def watchdog(once: bool, dry_run: bool, **options: Path | str | None) -> None:
+    """Remove unused model directories when their volume is nearly full.
+
+    `serve` does this by itself. The variables MANYMODELS_STORAGE_* hold here too; options beat
+    them.
+    """
+    from manymodels.storage import command
+
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    try:
+        sys.exit(command.run(os.environ, given, once, dry_run))
+    except ManyModelsError as error:
+        click.echo(f"manymodels: {error}", err=True)
+        sys.exit(2)
+
+
 main.add_command(serve)
 
 if __name__ == "__main__":

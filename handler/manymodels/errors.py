@@ -66,7 +66,19 @@ class OutOfMemory(ManyModelsError):
 
 
 class DirectoryInUse(ManyModelsError):
-    """A model directory that somebody uses, fills or removes, and so cannot be had now."""
+    """A model directory that somebody uses, fills or removes, and so cannot be had now.
+
+    A load that meets it, or the next, is answered by 507: SageMaker then makes room and tries
+    again, and finds the directory whole, or gone and has to fetch it.
+    """
+
+    status = 507
+
+
+class DirectoryGone(ManyModelsError):
+    """A model directory that was there when its load began, and has been removed since."""
+
+    status = 507
 
 
 def error_body(status: int, type_name: str, message: str) -> dict[str, object]:

@@ -40,8 +40,8 @@ CONTAINER_HALF = sorted(ROOMS)
 CLIENT_SIDE = {"boto3", "botocore", "starlette", "fastapi", "uvicorn", "aiohttp", "httpx", "flask"}
 """AWS's client and the HTTP frameworks: none is in the image."""
 ENVIRONMENT_TOUCHES = {
-    # The command line takes the whole of it, for `serve` and for what `describe` loads.
-    "cli.py": 2,
+    # The command line takes the whole of it: for `serve`, what `describe` loads, the watchdog.
+    "cli.py": 3,
     # The launcher: the host's address, what it hands over, and, without /proc, the host's own.
     LAUNCHER: 3,
     # The host: its settings, and the zygote's environment.

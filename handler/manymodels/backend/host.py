@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from manymodels.backend.slots import Slot, SlotTable
 from manymodels.backend.workers import Connection, Process
 from manymodels.errors import ManyModelsError
 from manymodels.settings import BackendSettings
+from manymodels.storage import Watchdog
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -116,8 +118,9 @@ class ZygoteHandle:
 class Host:
     """The event loop. Callbacks run one at a time; one that raises is logged, not fatal."""
 
-    def __init__(self, wiring: Wiring) -> None:
+    def __init__(self, wiring: Wiring, settings: BackendSettings) -> None:
         self._wiring = wiring
+        self._settings = settings
         self._listener = socket.socket(fileno=wiring.listener)
         self._serve = None if wiring.serve is None else socket.socket(fileno=wiring.serve)
         self._slots = SlotTable(wiring.slots)
@@ -131,6 +134,7 @@ class Host:
         self._running = True
         self._fatal: str | None = None
         self._zygote = ZygoteHandle(wiring, self._slots)
+        self._watchdog = Watchdog(settings.storage)
         self.watch(wiring.listener, self._accept)
         self.watch(self._zygote.exits.fileno(), self._hear_zygote)
         self._watch_signals()
@@ -139,6 +143,8 @@ class Host:
 
     def run(self) -> int:
         """Serve until told to stop (0) or until the zygote dies (1); then end every model."""
+        # It may be killed at any moment, so nobody waits for its end.
+        threading.Thread(target=self._watchdog.run, args=(threading.Event(),), daemon=True).start()
         while self._running:
             self._run_once()
         for model in list(self._models):
@@ -345,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     linux.name_process("manymodels-host")
     _raise_descriptor_limit()
     try:
-        sys.exit(Host(wiring).run())
+        sys.exit(Host(wiring, settings).run())
     finally:
         if wiring.directory is not None:
             shutil.rmtree(wiring.directory, ignore_errors=True)

@@ -7,6 +7,7 @@ stdio, limits) is set up here once; the loop below is written for any number of 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -19,13 +20,21 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from manymodels.backend import channel, fork_hooks, handlers, linux, output
 from manymodels.backend.inference import Inference, refusal
 from manymodels.backend.slots import Slot, SlotTable, State
-from manymodels.errors import ProtocolError
+from manymodels.errors import (
+    DirectoryGone,
+    DirectoryInUse,
+    ManyModelsError,
+    OutOfMemory,
+    ProtocolError,
+)
 from manymodels.settings import DEFAULT_HANDLER, BackendSettings, Environment
+from manymodels.storage import Holding, hold
 from manymodels.wire import (
     Load,
     Predict,
@@ -35,6 +44,8 @@ from manymodels.wire import (
     encode_reply,
 )
 
+LEASE_SECONDS = 5.0
+"""How long a load waits for a directory that is being filled or removed."""
 REFUSAL_SECONDS = 5.0
 """How long a process whose model could not be loaded again answers before a new one tries."""
 _RECEIVE_BYTES = 1 << 18
@@ -124,6 +135,7 @@ class ModelProcess:
         self._control = control
         self._slot = surroundings.slots[assignment.slot]
         self._inference: Inference | None = None
+        self._holding: Holding | None = None
         self._until = float("inf")
 
     def run(self) -> None:
@@ -140,6 +152,7 @@ class ModelProcess:
         """Take on what is the model's: environment, directory, path, randomness, threads."""
         around, load = self._surroundings, self._assignment.load
         environment, threads = self._assignment.environment, around.settings.threads
+        self._lease(LEASE_SECONDS)
         os.chdir(load.model_path)
         if around.settings.safe:
             environment = _safe_environment(environment, load.model_path)
@@ -157,9 +170,17 @@ class ModelProcess:
         _reseed()
         _limit_threads(threads)
 
+    def _lease(self, seconds: float) -> None:
+        """Hold the model's directory, for as long as this process lives."""
+        root = self._surroundings.settings.storage.root
+        self._holding = hold(Path(self._assignment.load.model_path), root, seconds)
+        self._holding.note_use()
+
     def _load(self) -> bool:
         """Load the model and report; returns whether there is anything to serve."""
         if self._assignment.refuse is not None:
+            with contextlib.suppress(ManyModelsError):
+                self._lease(0.0)
             self._refuse_for_a_while()
             return True
         try:
@@ -184,9 +205,11 @@ class ModelProcess:
 
     def _load_failed(self, error: BaseException) -> bool:
         name = self._assignment.load.model_name
-        status = 507 if isinstance(error, MemoryError) else 500
+        short = isinstance(error, MemoryError | OutOfMemory | DirectoryInUse | DirectoryGone)
+        status = 507 if short else 500
         reason = "".join(traceback.format_exception_only(error)).strip()
-        if not isinstance(error, handlers.HandlerRefused):  # the host's line says it all
+        # Of these the host's line says it all.
+        if not isinstance(error, handlers.HandlerRefused | DirectoryInUse | DirectoryGone):
             logger.error("model %s failed to load", name, exc_info=error)
         output.flush()
         self._report(event="failed", status=status, reason=reason)
@@ -226,6 +249,8 @@ class ModelProcess:
         return Session(connection, slot, RequestDecoder(), self._answer)
 
     def _answer(self, message: Predict) -> list[Prediction]:
+        if self._holding is not None:
+            self._holding.note_use()
         if self._inference is None:
             reason = f"the model could not be loaded again: {self._assignment.refuse}"
             return refusal(message.requests, 503, "ModelLoadError", reason)

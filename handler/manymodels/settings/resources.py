@@ -58,6 +58,11 @@ class StorageSettings:
         settings.check()
         return settings
 
+    def check_root(self) -> None:
+        """Raise SettingsError if the root is no directory."""
+        if not self.root.is_dir():
+            raise SettingsError(f"MANYMODELS_MODEL_ROOT={str(self.root)!r}: is no directory")
+
     def check(self) -> None:
         """Raise SettingsError if the low mark is not below the high one, as far as can be told."""
         high, low, whole = self.high, self.low, self.budget

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from manymodels.errors import DirectoryInUse
+from manymodels.errors import DirectoryGone, DirectoryInUse
 
 LAST_USE_SECONDS = 1.0
 """How exactly the time of the last use is kept."""
@@ -117,7 +117,8 @@ class Holding:
 
     def note_use(self, now: float | None = None) -> None:
         """Record the use of the directory that the watchdog would remove, as `Lease` does."""
-        self._leases[0].note_use(now)
+        if self._leases:
+            self._leases[0].note_use(now)
 
     def close(self) -> None:
         """Give all locks up. A second time does nothing."""
@@ -128,17 +129,27 @@ class Holding:
 def hold(model_dir: Path, root: Path, seconds: float = 0.0) -> Holding:
     """Take a share in a model's directory and in each directory between it and ``root``.
 
-    Links on the way are followed first: what is locked is where they lead.
+    Links on the way are followed first: what is locked is where they lead. What this user may not
+    read, or the file system cannot lock, is left out: the watchdog can not lock it either, and
+    removes nothing that it cannot lock.
 
     Raises:
         DirectoryInUse: somebody still fills or removes one of them after ``seconds``.
-        OSError: there is no such directory, or it may not be read.
+        DirectoryGone: there is no such directory, or not any more.
     """
     until = time.monotonic() + seconds
     leases: list[Lease] = []
     try:
         for path in _way(model_dir.resolve(strict=True), root.resolve()):
-            leases.append(_lock(path, fcntl.LOCK_SH, until))
+            try:
+                leases.append(_lock(path, fcntl.LOCK_SH, until))
+            except (FileNotFoundError, NotADirectoryError):
+                raise
+            except OSError:
+                continue
+    except (FileNotFoundError, NotADirectoryError):
+        Holding(leases).close()
+        raise DirectoryGone(f"{model_dir} is not there any more") from None
     except BaseException:
         Holding(leases).close()
         raise
