@@ -1,20 +1,25 @@
 """What each model process is doing, in memory shared with the zygote and with ``serve``.
 
-A slot is what one model process writes and others read: its state, and the ids of the requests
-in its handler. It outlives the process, so whoever buries it knows whom to answer.
+A slot is what one model process writes and others read: its state, the ids of the requests in its
+handler, and what it has counted. It outlives the process, so whoever buries it knows whom to answer.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
+
+from manymodels.backend.tally import TALLY_BYTES, Counters, Tally
 
 COUNT = 16384
 """Model processes at once. Pages that were never touched take no memory."""
 _IDS_BYTES = 4096
-_TABLE_BYTES = COUNT * (1 + _IDS_BYTES)
+_IDS_START = COUNT
+_TALLIES_START = _IDS_START + COUNT * _IDS_BYTES
+"""Apart from the ids, so that the tallies of eight processes share a page."""
+_TABLE_BYTES = _TALLIES_START + COUNT * TALLY_BYTES
 
 
 class State(IntEnum):
@@ -34,14 +39,15 @@ BUSY = frozenset((State.READING, State.PREDICTING, State.REPLYING))
 
 
 class Slot:
-    """One model process's state byte, and a page for request ids, newline-separated."""
+    """One model process's state byte, a page for request ids, newline-separated, and a tally."""
 
-    __slots__ = ("_ids", "_states", "index")
+    __slots__ = ("_counters", "_ids", "_states", "index")
 
     def __init__(self, view: memoryview, index: int) -> None:
-        start = COUNT + index * _IDS_BYTES
+        ids, tally = _IDS_START + index * _IDS_BYTES, _TALLIES_START + index * TALLY_BYTES
         self._states = view[index : index + 1]
-        self._ids = view[start : start + _IDS_BYTES]
+        self._ids = view[ids : ids + _IDS_BYTES]
+        self._counters = Counters(view[tally : tally + TALLY_BYTES])
         self.index = index
 
     @property
@@ -66,6 +72,18 @@ class Slot:
         size = int.from_bytes(self._ids[:2], "little")
         return bytes(self._ids[2 : 2 + size]).decode().split("\n") if size else []
 
+    def count(self, statuses: Sequence[int], seconds: float, now: float) -> None:
+        """Count a batch that was answered; `Counters.count` says what these are."""
+        self._counters.count(statuses, seconds, now)
+
+    def tally(self) -> Tally:
+        """What the process has counted since the slot was taken. To be read before its release."""
+        return self._counters.read()
+
+    def clear_tally(self) -> None:
+        """Have the process that gets the slot count from zero."""
+        self._counters.clear()
+
 
 class SlotTable:
     """All slots. Made in memory, or mapped from another process's descriptor."""
@@ -82,7 +100,7 @@ class SlotTable:
         return Slot(self._view, index)
 
     def acquire(self) -> Slot:
-        """Take a free slot, in state LOADING. Only the zygote does.
+        """Take a free slot, in state LOADING and with nothing counted. Only the host does.
 
         Raises:
             OSError: all are taken.
@@ -90,11 +108,12 @@ class SlotTable:
         if not self._free:
             raise OSError(f"{COUNT} model processes are running; no more are possible")
         slot = self[self._free.pop()]
+        slot.clear_tally()
         slot.state = State.LOADING
         return slot
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back. Only the zygote does."""
+        """Give a slot back. Only the host does."""
         slot.state = State.FREE
         self._free.append(slot.index)
 
