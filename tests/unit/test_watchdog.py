@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -458,7 +459,7 @@ def test_two_watchdogs_at_once_remove_each_directory_once(root):
 def test_a_load_against_an_eviction_wins_and_has_all_of_it_or_is_told(root):
     root.settings = replace(root.settings, budget=MIB, low=Amount(share=0.0))
     outcomes = {"won": 0, "told": 0}
-    for _ in range(150):
+    for attempt in range(150):
         model = root.add("m", mib=1.2, idle=1000)
         barrier = threading.Barrier(2)
         dog = root.watchdog()
@@ -470,6 +471,7 @@ def test_a_load_against_an_eviction_wins_and_has_all_of_it_or_is_told(root):
         thread = threading.Thread(target=evict)
         thread.start()
         barrier.wait()
+        time.sleep(attempt % 30 / 5_000)  # from well before the eviction to well after it
         try:
             holding = storage.hold(model, root.path, seconds=5)
         except (DirectoryGone, DirectoryInUse):

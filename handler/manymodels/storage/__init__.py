@@ -1,11 +1,13 @@
 """Model directories on disk: who uses them, what they take, and which must go."""
 
+from manymodels.storage.arrival import Arrival, arriving
 from manymodels.storage.check import InUse, check
 from manymodels.storage.leases import Holding, Lease, exclude, hold, in_use, share
 from manymodels.storage.volume import Size, Usage, size_of, usage
 from manymodels.storage.watchdog import Eviction, Watch, Watchdog
 
 __all__ = [
+    "Arrival",
     "Eviction",
     "Holding",
     "InUse",
@@ -14,6 +16,7 @@ __all__ = [
     "Usage",
     "Watch",
     "Watchdog",
+    "arriving",
     "check",
     "exclude",
     "hold",

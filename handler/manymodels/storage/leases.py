@@ -167,7 +167,7 @@ def _lock(path: Path, how: int, until: float) -> Lease:
     while True:
         descriptor = os.open(path, _OPEN)
         try:
-            if _locked(descriptor, how) and _leads_to(path, descriptor):
+            if _locked(descriptor, how) and leads_to(path, descriptor):
                 lease, descriptor = Lease(path, descriptor), -1
                 return lease
         finally:
@@ -186,7 +186,7 @@ def _locked(descriptor: int, how: int) -> bool:
     return True
 
 
-def _leads_to(path: Path, descriptor: int) -> bool:
+def leads_to(path: Path, descriptor: int) -> bool:
     """Whether a path still names the directory that was opened by it."""
     opened = os.fstat(descriptor)
     try:

@@ -24,7 +24,7 @@ from manymodels.storage.units import Unit, set_back, units
 from manymodels.storage.volume import Size, Usage, mount_points, size_of, usage
 from manymodels.storage.weighing import Scales
 
-INTERVAL_SECONDS = 0.25
+INTERVAL_SECONDS = 0.1
 BUDGET_INTERVAL_SECONDS = 1.0
 """What a root takes is looked up less often than how full a volume is, which costs nothing."""
 REMINDER_SECONDS = 600.0
