@@ -1,7 +1,8 @@
 """What each model process is doing, in memory shared with the zygote and with ``serve``.
 
 A slot is what one model process writes and others read: its state, the ids of the requests in its
-handler, and what it has counted. It outlives the process, so whoever buries it knows whom to answer.
+handler, and what it has counted. It outlives the process, so whoever buries it knows whom to
+answer.
 """
 
 from __future__ import annotations

@@ -1,0 +1,76 @@
+"""What a server knows of itself, for Prometheus: on a port of its own, or in a text file.
+
+Importing this takes prometheus_client, so only who shows metrics does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, start_http_server, write_to_textfile
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from manymodels.backend.metric_families import families
+from manymodels.backend.snapshot import Snapshot
+from manymodels.errors import ServeError
+
+
+class SnapshotCollector(Collector):
+    """Turns a snapshot into metrics, a new one each time it is asked."""
+
+    def __init__(self, source: Callable[[], Snapshot]) -> None:
+        """Take what returns a snapshot, completed by a `MemoryObserver` or not."""
+        self._source = source
+        self._lock = threading.Lock()
+
+    def collect(self) -> Iterator[Metric]:
+        with self._lock:  # scrapes come in threads of their own
+            snapshot = self._source()
+        yield from families(snapshot)
+
+
+def serve_metrics(
+    port: int, source: Callable[[], Snapshot], address: str = "0.0.0.0"
+) -> Callable[[], None]:
+    """Answer GET /metrics on a port, in daemon threads; return what ends that.
+
+    Args:
+        port: a free one.
+        source: returns a snapshot; is called in another thread, never twice at once. What it
+            raises is answered by 500.
+
+    Raises:
+        ServeError: the port is in use, or may not be had.
+    """
+    try:
+        server, thread = start_http_server(port, address, _registry(source))
+    except OSError as error:
+        raise ServeError(f"no metrics on port {port}: {error.strerror or error}") from None
+
+    def close() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return close
+
+
+def write_metrics(path: Path, source: Callable[[], Snapshot]) -> None:
+    """Write the metrics to a file, in one step: readers find the old ones or the new.
+
+    Args:
+        path: the file; node_exporter's textfile collector reads those that end in ``.prom``.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+    """
+    write_to_textfile(str(path), _registry(source))
+
+
+def _registry(source: Callable[[], Snapshot]) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(SnapshotCollector(source))
+    return registry
