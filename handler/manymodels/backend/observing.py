@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from manymodels.backend import process_memory
 from manymodels.backend.snapshot import Model, Snapshot, Worker
-from manymodels.errors import ManyModelsError
 from manymodels.storage import in_use, size_of
 
-REMEMBERED_SECONDS = 300.0
-"""How long the memory of a process that answers nothing is taken to be what it was."""
-_SUMS = {
-    b"Private_Clean:": 0,
-    b"Private_Dirty:": 0,
-    b"Private_Hugetlb:": 0,
-    b"Shared_Clean:": 1,
-    b"Shared_Dirty:": 1,
-    b"Shared_Hugetlb:": 1,
-}
+BUSY_SECONDS = 60.0
+"""How long the memory of a process that answers is taken to be what it was."""
+IDLE_SECONDS = 900.0
+"""The same for one that answers nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a process had when it was looked at."""
+
+    model: str
+    loading: bool
+    requests: int
+    at: float
+    memory: tuple[int, int] | None
 
 
 def observe(snapshot: Snapshot) -> Snapshot:
@@ -32,50 +37,50 @@ def observe(snapshot: Snapshot) -> Snapshot:
 class MemoryObserver:
     """Adds the memory of each process to one snapshot after the other.
 
-    To look at a process costs the kernel a walk over all its pages, a third of a millisecond and
-    more, so one that has answered nothing since is not looked at again for a while.
+    To look at a process costs 2 ms, as the kernel walks over all its pages, so one is not looked at
+    each time: after its load, and from then on seldom.
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[object, float, tuple[int, int] | None]] = {}
+        self._looks: dict[int, _Look] = {}
 
     def observe(self, snapshot: Snapshot, now: float) -> Snapshot:
         """Add private and shared memory.
 
         Args:
             snapshot: of the same server each time.
-            now: of any clock that is not set back, in seconds.
+            now: of a clock that is not set back, in seconds.
         """
-        known = {}
+        looks: dict[int, _Look] = {}
         models = []
         for model in snapshot.models:
-            workers = []
             for worker in model.workers:
-                key = worker.state == "loading", worker.tally.requests, model.name
-                found = self._known.get(worker.pid)
-                if found is None or found[0] != key or now - found[1] > REMEMBERED_SECONDS:
-                    found = key, now, memory_of(worker.pid)
-                known[worker.pid] = found
-                workers.append(_with_memory(worker, found[2]))
-            models.append(replace(model, workers=tuple(workers)))
-        self._known = known
+                looks[worker.pid] = self._look(model.name, worker, now)
+            workers = tuple(_with_memory(w, looks[w.pid].memory) for w in model.workers)
+            models.append(replace(model, workers=workers))
+        self._looks = looks
         return replace(snapshot, models=tuple(models))
+
+    def _look(self, model: str, worker: Worker, now: float) -> _Look:
+        loading, requests = worker.state == "loading", worker.tally.requests
+        last = self._looks.get(worker.pid)
+        if last is not None and (last.model, last.loading) == (model, loading):
+            good_for = IDLE_SECONDS if last.requests == requests else BUSY_SECONDS
+            if now - last.at < good_for:
+                return last
+        return _Look(model, loading, requests, now, memory_of(worker.pid))
 
 
 def memory_of(pid: int) -> tuple[int, int] | None:
     """Return a process's private and shared memory in bytes.
 
-    Private is what its end would free. None if it has ended, or is another user's.
+    None if it has ended, or is not this user's to look at.
     """
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines()
-    except OSError:
+        found = process_memory.of(pid)
+    except ProcessLookupError:
         return None
-    sums = [0, 0]
-    for name, kib, *_ in (line.split() for line in lines[1:]):
-        if name in _SUMS:
-            sums[_SUMS[name]] += int(kib) * 1024
-    return sums[0], sums[1]
+    return found.private, found.shared
 
 
 def _with_memory(worker: Worker, memory: tuple[int, int] | None) -> Worker:
@@ -97,12 +102,16 @@ def _observe_directories(snapshot: Snapshot) -> Snapshot:
 
 
 def _observe_directory(model: Model) -> Model:
-    path = Path(model.path)
+    if not model.path.startswith("/"):
+        return model
     try:
-        # A model's path may lead over links, its lock is on what they lead to.
-        path = path.resolve(strict=True)
+        # A model's path may lead over links; what is locked is where they lead.
+        path = Path(model.path).resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):  # gone; no path at all; a loop of links
+        return model
+    try:
         leased = in_use(path)
-    except (OSError, ValueError, RuntimeError, ManyModelsError):
+    except OSError:
         leased = None
     size = size_of(path)
     return replace(model, directory_bytes=size.bytes if size.inodes else None, leased=leased)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ _HEADINGS = (
 _GAP = "  "
 _SHORTEST_NAME = 12
 _UNKNOWN = "-"
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 _LABEL = len("warning  ")
 
 
@@ -26,7 +28,7 @@ def table(observed: Snapshot, now: float, width: int = 100) -> str:
     Args:
         observed: a snapshot that `observe` has completed.
         now: seconds since 1970.
-        width: columns, at least 100; names of models are cut to fit.
+        width: columns, 100 or more; names of models are cut to fit.
     """
     models = sorted(observed.models, key=lambda model: model.name)
     rows = [_row(model, now) for model in models]
@@ -51,7 +53,7 @@ def _head(snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
         return
     yield "volume", _volume(snapshot.volume)
     if snapshot.volume.warning is not None:
-        yield "warning", _printable(snapshot.volume.warning)
+        yield "warning", snapshot.volume.warning
 
 
 def _server(server: Server, now: float) -> str:
@@ -77,7 +79,7 @@ def _memory(memory: Memory) -> str:
     limit = "" if memory.pids_limit is None else f" of {memory.pids_limit}"
     return (
         f"{words.size(memory.used)} of {words.size(memory.limit)} ({words.share(share)}, "
-        f"{_printable(memory.source)}); {words.size(memory.floor)} stay free, "
+        f"{memory.source}); {words.size(memory.floor)} stay free, "
         f"{words.size(memory.reserved)} reserved, {memory.refused_loads} loads refused; "
         f"{memory.pids}{limit} processes and threads"
     )
@@ -89,9 +91,9 @@ def _volume(volume: Volume) -> str:
     return (
         f"{words.size(volume.used_bytes)} of {words.size(volume.size_bytes)} "
         f"({words.share(volume.used_fraction)}"
-        f"{'' if inodes is None else f'; inodes {words.share(inodes)}'}); "
-        f"{_printable(volume.mode)} {marks}; {volume.evictions} removed "
-        f"({words.size(volume.evicted_bytes)}); {_printable(volume.root)}"
+        f"{'' if inodes is None else f', inodes {words.share(inodes)}'}); "
+        f"{volume.mode} {marks}; {volume.evictions} removed "
+        f"({words.size(volume.evicted_bytes)}); {volume.root}"
     )
 
 
@@ -157,13 +159,16 @@ def _ago(moment: float | None, now: float) -> str:
 
 
 def _wrapped(label: str, text: str, width: int) -> list[str]:
-    return textwrap.wrap(
-        text,
+    # A number stays with its unit: lines are only broken at plain spaces.
+    together = re.sub(r"(?<=\d) (?=\S)", _NO_BREAK, _printable(text))
+    lines = textwrap.wrap(
+        together,
         width,
         initial_indent=label.ljust(_LABEL),
         subsequent_indent=" " * _LABEL,
         break_on_hyphens=False,
     )
+    return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
 def _aligned(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
