@@ -115,19 +115,20 @@ def _inflated(head: bytes) -> tuple[float, bytes]:
 
 
 def _sampled(head: bytes, decompressor: Any) -> tuple[float, bytes]:
-    """Return the ratio of the last piece, as a file may begin with what is not like the rest.
+    """Return the ratio of all but the first piece, which may be of what is not like the rest.
 
     Labels, say, which compress to nothing, before the features, which do not.
     """
-    plain, ratio = b"", 1.0
-    for start in range(0, len(head), _PIECE_BYTES):
-        piece = head[start : start + _PIECE_BYTES]
-        inflated = decompressor.decompress(piece, _MOST_INFLATED)
-        plain += inflated
-        if len(piece) == _PIECE_BYTES:
-            ratio = len(inflated) / len(piece)
-        if len(plain) >= _MOST_INFLATED:
-            break
+    plain, first, pieces = b"", 0, 0
+    while len(plain) < _MOST_INFLATED and pieces * _PIECE_BYTES < len(head):
+        piece = head[pieces * _PIECE_BYTES : (pieces + 1) * _PIECE_BYTES]
+        plain += decompressor.decompress(piece, _MOST_INFLATED)
+        pieces += 1
+        first = first or len(plain)
+    if pieces > 1:
+        ratio = (len(plain) - first) / (min(pieces * _PIECE_BYTES, len(head)) - _PIECE_BYTES)
+    else:
+        ratio = len(plain) / max(1, len(head[:_PIECE_BYTES]))
     return min(_MOST_RATIO, max(1.0, ratio)), plain
 
 

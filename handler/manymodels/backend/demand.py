@@ -48,8 +48,9 @@ class Demand:
 
     @classmethod
     def of(cls, directory: str | os.PathLike[str]) -> Demand:
-        """Look at a model's directory; 0.1 ms for a few files, 3 ms for compressed ones. What cannot be read has no weight.
+        """Look at a model's directory: 0.1 ms for a file, 1 ms if compressed, 6 ms if by xz.
 
+        What cannot be read has no weight; nothing is raised.
         At most MOST_ENTRIES entries are looked at, MOST_DEPTH levels deep, and of a file its first
         64 KiB at most. Links to directories are not followed.
         """
