@@ -87,13 +87,13 @@ def _connect(path: Path, timeout: float) -> socket.socket:
 def _received(connection: socket.socket, until: float) -> Iterator[bytes]:
     rest = _MOST_BYTES
     while rest > 0:
-        # Zero would be a socket that does not wait at all.
-        connection.settimeout(max(until - time.monotonic(), 0.001))
+        seconds = until - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError
+        connection.settimeout(seconds)
         data = connection.recv(1 << 18)
         if not data:
             return
-        if time.monotonic() > until:
-            raise TimeoutError
         rest -= len(data)
         yield data
     raise OSError(f"more than {_MOST_BYTES} bytes")
