@@ -113,7 +113,10 @@ class Session:
         if not isinstance(message, Predict):
             raise ProtocolError("a second load on one connection")
         self.slot.take(request.request_id for request in message.requests)
+        began = time.perf_counter()
         predictions = self.answer(message)
+        seconds = time.perf_counter() - began
+        self.slot.count([prediction.status for prediction in predictions], seconds, time.time())
         self.slot.state = State.REPLYING
         self.connection.sendall(encode_reply(predictions))
         self.slot.state = State.IDLE

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from manymodels.settings import LogSettings
 
@@ -71,11 +72,19 @@ class Log:
 class Source:
     """One pipe: its lines are of one model, or of a part of the server."""
 
-    def __init__(self, descriptor: int, log: Log, model: str | None = None) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        log: Log,
+        model: str | None = None,
+        reader: Callable[[str], None] | None = None,
+    ) -> None:
+        """Take the pipe's end, where its lines go, whose they are, and who else reads them."""
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
         self._log = log
         self._model = model
+        self._reader = reader
         self._rest = b""
         self._continued: int | None = None
         """The level of a line too long for one, while its pieces come."""
@@ -122,3 +131,5 @@ class Source:
                 text = text if level is None else rest
             if text and not text.startswith(_NOISE):
                 self._log.write(self._continued, text, self._model)
+                if self._reader is not None:
+                    self._reader(text)

@@ -25,6 +25,7 @@ from manymodels.backend import cgroup, channel, home, linux
 from manymodels.backend.slots import SlotTable
 from manymodels.errors import ServeError
 from manymodels.frontend import configuration
+from manymodels.frontend.ghosts import Ghosts
 from manymodels.frontend.java import find_jar, find_java
 from manymodels.frontend.logs import Log, Source
 from manymodels.settings import BackendSettings, ServeSettings
@@ -144,7 +145,8 @@ class Supervisor:
         }
         # Where it is, the frontend reads this file instead of ours.
         environment.pop("MMS_CONFIG_FILE", None)
-        self._start("the frontend (JVM)", command, environment, (), directory)
+        ghosts = Ghosts(self._settings.port, self._log.write)
+        self._start("the frontend (JVM)", command, environment, (), directory, ghosts.read)
 
     def _start(
         self,
@@ -153,10 +155,11 @@ class Supervisor:
         environment: dict[str, str],
         keep: tuple[int, ...],
         directory: Path,
+        reader: Callable[[str], None] | None = None,
     ) -> None:
         """Start a part in ``directory``: Python looks for modules where it is started."""
         parent = os.getpid()
-        reader, writer = os.pipe()
+        read_end, writer = os.pipe()
         try:
             process = subprocess.Popen(
                 command,
@@ -170,12 +173,12 @@ class Supervisor:
                 start_new_session=True,
             )
         except OSError as error:
-            os.close(reader)
+            os.close(read_end)
             raise ServeError(f"{name} cannot be started: {error}") from error
         finally:
             os.close(writer)
         self._children[process.pid] = name, process
-        self._add_source(Source(reader, self._log))
+        self._add_source(Source(read_end, self._log, reader=reader))
 
     # -- events --------------------------------------------------------------------------
 
