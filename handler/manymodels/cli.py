@@ -93,6 +93,25 @@ def watchdog(once: bool, dry_run: bool, **options: Path | str | None) -> None:
         sys.exit(2)
 
 
+@main.command()
+@click.option("--port", type=int, help="The server's port, if several are running.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@click.option(
+    "--directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The TMPDIR of the server, if it is not that of this command.",
+)
+def status(port: int | None, as_json: bool, directory: Path | None) -> None:
+    """Show a running server's models, memory and volume."""
+    from manymodels.backend import status as command
+
+    try:
+        click.echo(command.run(port, as_json, directory))
+    except ManyModelsError as error:
+        click.echo(f"manymodels: {error}", err=True)
+        sys.exit(1)
+
+
 main.add_command(serve)
 
 if __name__ == "__main__":

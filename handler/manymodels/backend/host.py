@@ -28,8 +28,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from manymodels.backend import channel, linux, output
+from manymodels.backend.guard import Reservation
 from manymodels.backend.hosting import Model
 from manymodels.backend.launch import LaunchReceiver
+from manymodels.backend.ledger import Ledger
 from manymodels.backend.placeholder import Placeholder
 from manymodels.backend.process import Assignment
 from manymodels.backend.slots import Slot, SlotTable
@@ -50,6 +52,9 @@ ONE_THREAD = {
 """Hold native libraries to the one thread that the zygote may have."""
 _HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _FRONTEND_POLL_SECONDS = 2.0
+STATUS_SOCKET = "status"
+STATUS_SECONDS = 5.0
+"""How long who asks for the status may take to listen."""
 logger = logging.getLogger("manymodels.host")
 
 
@@ -61,6 +66,7 @@ class Wiring:
     slots: int | None
     serve: int | None
     frontend: int | None
+    port: int | None
     directory: str | None
 
 
@@ -135,6 +141,9 @@ class Host:
         self._fatal: str | None = None
         self._zygote = ZygoteHandle(wiring, self._slots)
         self._watchdog = Watchdog(settings.storage)
+        port = wiring.port
+        self._ledger = Ledger(settings, port, os.getppid() if port else wiring.frontend or 1)
+        self._listen_for_status()
         self.watch(wiring.listener, self._accept)
         self.watch(self._zygote.exits.fileno(), self._hear_zygote)
         self._watch_signals()
@@ -196,6 +205,16 @@ class Host:
 
     def forget(self, model: Model) -> None:
         self._models.discard(model)
+        self._ledger.note_end(model)
+
+    def admit(self, model: Model) -> Reservation:
+        return self._ledger.admit(model, alone=len(self._models) == 1)
+
+    def note_loaded(self, model: Model, process: Process) -> None:
+        self._ledger.note_loaded(model, process)
+
+    def note_death(self, model: Model, process: Process, status: int) -> str:
+        return self._ledger.note_death(model, process, status)
 
     def log(self, level: int, message: str, model: Model) -> None:
         if self._serve is None:
@@ -204,6 +223,8 @@ class Host:
             self._tell_serve("line", level=level, message=message, model=model.name)
 
     def announce(self, event: str, model: Model, **details: str | int) -> None:
+        if event == "failed":
+            self._ledger.note_failure(int(details["status"]))
         self._tell_serve(event, model=model.name, **details)
 
     def adopt(self, adopted: Process) -> None:
@@ -281,6 +302,22 @@ class Host:
         for descriptor in receiver.stdio:
             os.close(descriptor)
 
+    def _listen_for_status(self) -> None:
+        """Answer whoever connects with a snapshot, on a socket beside the one for launches."""
+        self._status = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        directory = os.path.dirname(self._listener.getsockname())
+        self._status.bind(os.path.join(directory, STATUS_SOCKET))
+        self._status.listen(16)
+        self._status.setblocking(False)
+        self.watch(self._status.fileno(), self._answer_status)
+
+    def _answer_status(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            connection, _ = self._status.accept()
+            answer = self._ledger.snapshot(self._models, self._watchdog.watch).to_json().encode()
+            # Whoever asks may be slow to listen.
+            threading.Thread(target=_send, args=(connection, answer), daemon=True).start()
+
     def _hear_zygote(self) -> None:
         packet = self._zygote.exits.recv(4096)
         if packet == b"ready":
@@ -335,6 +372,12 @@ class Host:
         self._running = False
 
 
+def _send(connection: socket.socket, answer: bytes) -> None:
+    with connection, contextlib.suppress(OSError):
+        connection.settimeout(STATUS_SECONDS)
+        connection.sendall(answer)
+
+
 def end_frontend(pid: int) -> None:
     """End a frontend whose models are gone: it would answer ping with 200, requests not at all."""
     print("manymodels: the backend is gone; ending the frontend", file=sys.stderr, flush=True)
@@ -359,7 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> Wiring:
     parser = argparse.ArgumentParser(prog="manymodels.backend.host")
-    for name in ("listener", "slots", "serve", "frontend"):
+    for name in ("listener", "slots", "serve", "frontend", "port"):
         parser.add_argument(f"--{name}", type=int, required=name == "listener")
     parser.add_argument("--directory")
     return Wiring(**vars(parser.parse_args(arguments)))

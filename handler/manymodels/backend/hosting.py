@@ -16,13 +16,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from manymodels.backend import channel
+from manymodels.backend.demand import Demand
+from manymodels.backend.guard import Reservation
 from manymodels.backend.inference import refusal
 from manymodels.backend.launch import Launch
 from manymodels.backend.placeholder import Placeholder
 from manymodels.backend.process import Assignment
 from manymodels.backend.slots import Slot, State
-from manymodels.backend.workers import Connection, Process, describe_exit
-from manymodels.errors import ProtocolError
+from manymodels.backend.workers import Connection, History, Process
+from manymodels.errors import OutOfMemory, ProtocolError
 from manymodels.wire import (
     Load,
     Predict,
@@ -62,6 +64,15 @@ class Loop(Protocol):
 
     def forget(self, model: Model) -> None: ...
 
+    def admit(self, model: Model) -> Reservation:
+        """Reserve memory for a process that is to load a model; OutOfMemory if there is none."""
+
+    def note_loaded(self, model: Model, process: Process) -> None:
+        """A process has loaded its model: what it took tells of the next load."""
+
+    def note_death(self, model: Model, process: Process, status: int) -> str:
+        """A process has ended by itself or was killed; return how."""
+
     def log(self, level: int, message: str, model: Model) -> None:
         """Write a line of log under the model's name."""
 
@@ -76,6 +87,9 @@ class Model:
         self.launch = launch
         self.placeholder = placeholder
         self.loaded = False
+        self.history = History()
+        self.demand: Demand | None = None
+        """What its last load was expected to need."""
         self.connections: list[Connection] = []
         self._failure: tuple[int, str] | None = None
         self._ended = False
@@ -86,6 +100,11 @@ class Model:
     @property
     def name(self) -> str:
         return self.launch.model_name
+
+    @property
+    def processes(self) -> list[Process]:
+        """Those that serve its connections."""
+        return [c.process for c in self.connections if c.process is not None]
 
     def _log(self, level: int, message: str) -> None:
         self.loop.log(level, f"model {self.name}{message}", self)
@@ -175,17 +194,37 @@ class Model:
     ) -> None:
         environment, first = self.launch.environment, not self.loaded
         slot: Slot | None = None
+        reservation: Reservation | None = None
         try:
+            if refuse is None:
+                reservation = self.loop.admit(self)
             slot = self.loop.acquire_slot()
             assignment = Assignment(load, environment, slot.index, first, reply, refuse)
             connection.process = self.loop.fork(self, connection, assignment)
             connection.process.refusing = refuse is not None
+            connection.process.reservation = reservation
+            if reservation is not None:
+                reservation.pid = connection.process.pid
+        except OutOfMemory as error:
+            self._no_memory(connection, load, reply, error.message)
         except (OSError, RuntimeError) as error:
+            if reservation is not None:
+                reservation.release()
             if slot is not None:
                 self.loop.release_slot(slot)
             self._log(logging.ERROR, f": no process can be started: {error}")
             status = 507 if isinstance(error, OSError) else 500
             self._no_process(connection, status, f"no process can be started: {error}")
+
+    def _no_memory(self, connection: Connection, load: Load, reply: bool, reason: str) -> None:
+        """Refuse a load; what was loaded before says so to each request, until there is memory."""
+        if not self.loaded:
+            self._fail(507, reason)
+            return
+        if connection.deaths == 0:  # the tries that follow each other say it once
+            self._log(logging.ERROR, f": its process is not replaced yet: {reason}")
+        connection.deaths += 1
+        self._fork(connection, load, reply, refuse=reason)
 
     def _no_process(self, connection: Connection, status: int, reason: str) -> None:
         if not self.loaded:
@@ -239,7 +278,11 @@ class Model:
         elif report["event"] == "loaded":
             process.loaded = self.loaded = True
             connection.deaths = 0
+            self.loop.note_loaded(self, process)
             self.loop.announce("loaded", self)
+        elif report["event"] == "recycled":
+            process.recycled = True
+            self._log(logging.INFO, f": its process {process.pid} is replaced: {report['reason']}")
         elif report["event"] == "declined":
             self._declined(report["slot"])
         elif report["event"] == "failed":
@@ -267,6 +310,8 @@ class Model:
     def _discard(self, process: Process) -> None:
         self.loop.unwatch(process.control.fileno())
         process.control.close()
+        self.history.add(process.slot.tally())
+        process.release()
         self.loop.release_slot(process.slot)
         if process.connection.process is process:
             process.connection.process = None
@@ -276,18 +321,19 @@ class Model:
         while self._take_report(process):
             pass
         connection, state, ids = process.connection, process.slot.state, process.slot.request_ids
+        how = self.loop.note_death(self, process, status)
         self._discard(process)
         process.kill()  # what it started is in its process group
         if not connection.open:
             self._end_if_done()
             return
-        how = describe_exit(status)
-        if process.failed is None:
+        if process.failed is None and not process.recycled and not process.refusing:
             self._log(logging.WARNING, f": its process {process.pid} {how}")
         if not self.loaded:
             killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
             self._fail(507 if killed else 500, process.failed or f"its process {how} while loading")
             return
+        self.history.restarts += not process.refusing
         self._replace(connection, process, state, ids, how)
 
     def _replace(

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from manymodels.backend import channel, fork_hooks, handlers, linux, output
+from manymodels.backend import channel, fork_hooks, handlers, linux, output, process_memory
 from manymodels.backend.inference import Inference, refusal
 from manymodels.backend.slots import Slot, SlotTable, State
 from manymodels.errors import (
@@ -33,7 +33,7 @@ from manymodels.errors import (
     OutOfMemory,
     ProtocolError,
 )
-from manymodels.settings import DEFAULT_HANDLER, BackendSettings, Environment
+from manymodels.settings import DEFAULT_HANDLER, MIB, BackendSettings, Environment
 from manymodels.storage import Holding, hold
 from manymodels.wire import (
     Load,
@@ -46,6 +46,8 @@ from manymodels.wire import (
 
 LEASE_SECONDS = 5.0
 """How long a load waits for a directory that is being filled or removed."""
+WEIGH_SECONDS = 1.0
+"""How often a process looks at its memory, where that has a limit: 2 ms each time."""
 REFUSAL_SECONDS = 5.0
 """How long a process whose model could not be loaded again answers before a new one tries."""
 _RECEIVE_BYTES = 1 << 18
@@ -140,6 +142,8 @@ class ModelProcess:
         self._inference: Inference | None = None
         self._holding: Holding | None = None
         self._until = float("inf")
+        self._answered = 0
+        self._weigh_at = float("-inf")
 
     def run(self) -> None:
         """Load and serve; returns when the process has nothing left to do."""
@@ -245,6 +249,9 @@ class ModelProcess:
                 if descriptor != control:
                     sessions[descriptor].serve_readable()
                     self._emit_metrics()
+                    if (reason := self._spent()) is not None:
+                        self._report(event="recycled", reason=reason)
+                        return
                 elif not self._obey():
                     return
 
@@ -258,6 +265,26 @@ class ModelProcess:
             reason = f"the model could not be loaded again: {self._assignment.refuse}"
             return refusal(message.requests, 503, "ModelLoadError", reason)
         return self._inference.predict(message.requests)
+
+    def _spent(self) -> str | None:
+        """Why another process should take over, now that no request is under way."""
+        guard = self._surroundings.settings.guard
+        self._answered += 1
+        if guard.model_requests is not None and self._answered >= guard.model_requests:
+            return f"it has answered {self._answered} requests"
+        if guard.model_bytes is None or time.monotonic() < self._weigh_at:
+            return None
+        self._weigh_at = time.monotonic() + WEIGH_SECONDS
+        taken = process_memory.of(os.getpid()).private
+        if taken <= guard.model_bytes:
+            return None
+        sizes = f"{taken / MIB:.0f} MiB of memory, more than {guard.model_bytes / MIB:.0f} MiB"
+        if self._answered == 1:
+            # Its successor would, too: that would be a load a request.
+            self._weigh_at = float("inf")
+            logger.warning("the first request already leaves it with %s", sizes)
+            return None
+        return f"it has {sizes}"
 
     def _emit_metrics(self) -> None:
         """Print the handler's metrics where the frontend reads them."""

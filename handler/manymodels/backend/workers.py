@@ -6,9 +6,12 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass, field
 
+from manymodels.backend.guard import Reservation
 from manymodels.backend.slots import Slot
+from manymodels.backend.tally import Tally
 from manymodels.wire import Load, RequestDecoder
 
 
@@ -23,13 +26,47 @@ class Process:
     refusing: bool = False
     """Whether it loads nothing, and only says why."""
     loaded: bool = False
+    recycled: bool = False
+    """Whether it has come to a limit of its own, and ends so that another takes its place."""
     failed: str | None = None
+    reservation: Reservation | None = None
+    """The memory that it is expected to take, while it loads."""
 
     def kill(self) -> None:
         """End the process and all that it started."""
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    def release(self) -> None:
+        """It is not loading any more. A second time does nothing."""
+        if self.reservation is not None:
+            self.reservation.release()
+            self.reservation = None
+
+
+@dataclass
+class History:
+    """What a model has been through.
+
+    ``launched`` is a monotonic clock's, ``loaded_at`` seconds since 1970.
+    """
+
+    launched: float = field(default_factory=time.monotonic)
+    loaded_at: float | None = None
+    load_ms: float | None = None
+    restarts: int = 0
+    past: Tally = field(default_factory=Tally)
+    """What processes counted that have ended."""
+
+    def add(self, tally: Tally) -> None:
+        self.past += tally
+
+    def note_loaded(self) -> None:
+        """The first of its processes has loaded it."""
+        if self.loaded_at is None:
+            self.loaded_at = time.time()
+            self.load_ms = 1000 * (time.monotonic() - self.launched)
 
 
 @dataclass(eq=False)

@@ -60,7 +60,7 @@ class Supervisor:
         settings = self._settings
         java, jar = find_java(settings.java_home), find_jar()
         self._check()
-        directory = _make_directory()
+        directory = _make_directory(settings.port)
         try:
             self._watch_signals()
             resources = configuration.Resources(cgroup.memory_bytes(), cgroup.processors())
@@ -122,7 +122,8 @@ class Supervisor:
             "slots": self._slots.descriptor,
             "serve": theirs.fileno(),
         }
-        options = [word for name, fd in descriptors.items() for word in (f"--{name}", str(fd))]
+        numbers = {**descriptors, "port": self._settings.port}
+        options = [word for name, number in numbers.items() for word in (f"--{name}", str(number))]
         command = [sys.executable, "-m", "manymodels.backend.host", *options]
         environment = {
             **self._environment,
@@ -325,10 +326,10 @@ def serve(settings: ServeSettings, environment: dict[str, str]) -> int:
     return Supervisor(settings, environment).run()
 
 
-def _make_directory() -> Path:
+def _make_directory(port: int) -> Path:
     """Make this server's own directory, for what the frontend and the zygote must find."""
     try:
-        directory = Path(tempfile.mkdtemp(prefix="manymodels-"))
+        directory = Path(tempfile.mkdtemp(prefix=f"manymodels-{port}-"))
     except OSError as error:
         raise ServeError(f"no temporary directory can be made (TMPDIR): {error}") from None
     if len(str(directory)) + len("/.mms.sock.2147483647") > _LONGEST_SOCKET_PATH:

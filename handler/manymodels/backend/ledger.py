@@ -1,0 +1,156 @@
+"""What the host knows of memory and of what has happened, and its snapshot of all of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from manymodels import __version__
+from manymodels.backend import process_memory, snapshot
+from manymodels.backend.cgroup import Memory, Tasks
+from manymodels.backend.demand import Demand
+from manymodels.backend.guard import Guard, Reservation
+from manymodels.backend.hosting import Model
+from manymodels.backend.snapshot import Counters, Server, Snapshot, Volume, Worker
+from manymodels.backend.workers import Process, describe_exit
+from manymodels.settings import BackendSettings
+from manymodels.storage import Watch
+
+
+class Ledger:
+    """Keeps count for a host, and asks the memory guard on its behalf."""
+
+    def __init__(self, settings: BackendSettings, port: int | None, topmost: int) -> None:
+        """Take the settings, the server's port if there is one, and the process above all."""
+        self._settings = settings
+        self._server = Server(os.getppid(), __version__, time.time(), port)
+        self._guard = Guard.standard(settings.guard, topmost)
+        self._memory = Memory()
+        self._tasks = Tasks()
+        self._kills = self._memory.oom_kills() or 0
+        self._demands: dict[Reservation, Demand] = {}
+        self._failed: Counter[int] = Counter()
+        self._loads = self._unloads = self._replaced = self._kernel_kills = 0
+
+    # -- memory ------------------------------------------------------------------------------
+
+    def admit(self, model: Model, alone: bool) -> Reservation:
+        """Reserve memory for a load.
+
+        Raises:
+            OutOfMemory: there is not enough.
+        """
+        demand = Demand.of(model.launch.model_path)
+        reservation = self._guard.admit(demand, time.monotonic(), alone=alone)
+        model.demand = demand
+        return reservation
+
+    def note_loaded(self, model: Model, process: Process) -> None:
+        """Learn from a load what the next one takes."""
+        if process.reservation is not None and process.pid is not None:
+            try:
+                taken = process_memory.of(process.pid).peak
+            except ProcessLookupError:
+                pass
+            else:
+                assert model.demand is not None
+                self._guard.learn(model.demand, taken)
+            process.release()
+        self._loads += not model.history.loaded_at
+        model.history.note_loaded()
+
+    def note_death(self, model: Model, process: Process, status: int) -> str:
+        """Count an end that nobody asked for, and say how it was."""
+        how = describe_exit(status)
+        if model.loaded and not process.refusing:
+            self._replaced += 1
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            kills = self._memory.oom_kills() or 0
+            if kills > self._kills:
+                self._kernel_kills += 1
+                how = "was killed by the kernel, as memory ran out"
+                # The next try must not come so far again.
+                if process.reservation is not None and model.demand is not None:
+                    self._guard.learn(model.demand, 2 * process.reservation.bytes)
+            self._kills = kills
+        return how
+
+    # -- counting ----------------------------------------------------------------------------
+
+    def note_failure(self, status: int) -> None:
+        """A load has failed."""
+        self._failed[status] += 1
+
+    def note_end(self, model: Model) -> None:
+        """A model is gone."""
+        self._unloads += model.loaded
+
+    # -- the snapshot ------------------------------------------------------------------------
+
+    def snapshot(self, models: Iterable[Model], watch: Watch) -> Snapshot:
+        """Return what is known, but for what a look at /proc and at the disk shows."""
+        use = self._guard.use(time.monotonic())
+        tasks = self._tasks.use()
+        return Snapshot(
+            self._server,
+            snapshot.Memory(
+                use.limit,
+                use.used,
+                self._guard.floor,
+                self._guard.reserved,
+                use.source,
+                self._guard.refused,
+                tasks.current if tasks else 0,
+                tasks.limit if tasks else None,
+            ),
+            tuple(_model(model) for model in models),
+            self._volume(watch),
+            Counters(
+                self._loads, dict(self._failed), self._unloads, self._replaced, self._kernel_kills
+            ),
+        )
+
+    def _volume(self, watch: Watch) -> Volume | None:
+        usage, settings = watch.usage, self._settings.storage
+        if usage is None:
+            return None
+        size = usage.size or 1
+        return Volume(
+            str(settings.root),
+            settings.mode,
+            settings.high.of(size) / size,
+            settings.low.of(size) / size,
+            usage.share,
+            usage.used,
+            usage.size,
+            usage.inodes_share if usage.inodes else None,
+            watch.evictions,
+            watch.evicted_bytes,
+            watch.warning,
+        )
+
+
+def _model(model: Model) -> snapshot.Model:
+    history, tally = model.history, model.history.past
+    workers = []
+    for process in model.processes:
+        if process.pid is not None:
+            count = process.slot.tally()
+            tally += count
+            workers.append(Worker(process.pid, process.slot.state.name.lower(), count))
+    refusing = any(process.refusing or process.failed for process in model.processes)
+    state = "loading" if not model.loaded else "failed" if refusing else "loaded"
+    return snapshot.Model(
+        model.name,
+        model.launch.model_path,
+        model.launch.handler,
+        state,
+        tally,
+        history.loaded_at,
+        history.load_ms,
+        history.restarts,
+        tuple(workers),
+    )
