@@ -103,7 +103,7 @@ def watchdog(once: bool, dry_run: bool, **options: Path | str | None) -> None:
 )
 def status(port: int | None, as_json: bool, directory: Path | None) -> None:
     """Show a running server's models, memory and volume."""
-    from manymodels.backend import status as command
+    from manymodels.status import command
 
     try:
         click.echo(command.run(port, as_json, directory))

@@ -209,7 +209,8 @@ class Server(Client):
 
     def left_behind(self) -> list[str]:
         """Return what is in the server's directories beyond what a fresh one has."""
-        fresh = {"config.properties", "log4j2.xml", "bin", "python2", "python3", "host", "log"}
+        fresh = {"config.properties", "log4j2.xml", "bin", "python2", "python3"}
+        fresh |= {"host", "status", "log"}
         return [
             str(path.relative_to(self.directory))
             for path in self.directory.rglob("*")

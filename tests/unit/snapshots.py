@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from manymodels.backend.snapshot import (
+from manymodels.status.snapshot import (
     Counters,
     Memory,
     Model,
@@ -13,7 +13,7 @@ from manymodels.backend.snapshot import (
     Volume,
     Worker,
 )
-from manymodels.backend.tally import BOUNDS, Tally
+from manymodels.status.tally import BOUNDS, Tally
 
 MIB = 1 << 20
 NOW = 1_760_000_000.0

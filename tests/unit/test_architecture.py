@@ -22,8 +22,9 @@ ROOMS = {
     "content": {"errors", "content"},
     "artifacts": {"errors", "content", "artifacts"},
     "service": {"errors", "content", "artifacts", "settings", "service"},
-    "backend": {"errors", "settings", "wire", "service", "storage", "backend"},
+    "backend": {"errors", "settings", "wire", "service", "storage", "status", "backend"},
     "storage": {"errors", "settings", "storage"},
+    "status": {"errors", "storage", "status", "backend.process_memory"},
     "frontend": {
         "errors",
         "settings",

@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from manymodels.backend.metrics import SnapshotCollector
-from manymodels.backend.snapshot import Counters, Snapshot, Volume, Worker
-from manymodels.backend.tally import BOUNDS
+from manymodels.status.metrics import SnapshotCollector
+from manymodels.status.snapshot import Counters, Snapshot, Volume, Worker
+from manymodels.status.tally import BOUNDS
 from tests.unit.snapshots import MIB, NOW, model, snapshot, snapshots, tally, texts
 
 steady = hypothesis_settings(deadline=None, derandomize=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from manymodels.backend.metrics import serve_metrics, write_metrics
-from manymodels.backend.snapshot import Counters, Snapshot
 from manymodels.errors import ServeError
+from manymodels.status.metrics import serve_metrics, write_metrics
+from manymodels.status.snapshot import Counters, Snapshot
 from tests.unit.snapshots import model, snapshot, tally
 from tests.unit.test_metric_families import exposition, value
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from manymodels.backend import observing
-from manymodels.backend.observing import MemoryObserver, memory_of, observe
-from manymodels.backend.snapshot import Worker
+from manymodels.status import observing
+from manymodels.status.observing import MemoryObserver, memory_of, observe
+from manymodels.status.snapshot import Worker
 from manymodels.storage import exclude, share
 from tests.unit.snapshots import MIB, model, snapshot, tally
 

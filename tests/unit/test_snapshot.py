@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 
-from manymodels.backend.snapshot import BadSnapshot, Snapshot, Worker
+from manymodels.status.snapshot import BadSnapshot, Snapshot, Worker
 from tests.unit.snapshots import model, snapshot, snapshots, tally
 
 steady = hypothesis_settings(deadline=None, derandomize=True)

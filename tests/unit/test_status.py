@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from manymodels.backend import status
-from manymodels.backend.snapshot import Snapshot, Worker
-from manymodels.backend.status import NoStatus, ask, find, run
 from manymodels.errors import ManyModelsError
+from manymodels.status import command as status
+from manymodels.status.command import NoStatus, ask, find, run
+from manymodels.status.snapshot import Snapshot, Worker
 from manymodels.storage import share
 from tests.unit.snapshots import MIB, model, snapshot, tally
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from manymodels.backend.snapshot import Counters, Volume, Worker
-from manymodels.backend.status_table import table
+from manymodels.status.snapshot import Counters, Volume, Worker
+from manymodels.status.table import table
 from tests.unit.snapshots import MIB, NOW, model, snapshot, snapshots, tally
 
 steady = hypothesis_settings(deadline=None, derandomize=True)

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from manymodels.backend.slots import COUNT, SlotTable, State
-from manymodels.backend.tally import BOUNDS, ERROR_KINDS, Tally
+from manymodels.status.tally import BOUNDS, ERROR_KINDS, Tally
 
 steady = hypothesis_settings(deadline=None, derandomize=True)
 """The same examples in each run, however busy the machine is."""

@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from manymodels.backend import channel, linux, output
 from manymodels.backend.guard import Reservation
@@ -38,6 +39,9 @@ from manymodels.backend.slots import Slot, SlotTable
 from manymodels.backend.workers import Connection, Process
 from manymodels.errors import ManyModelsError
 from manymodels.settings import BackendSettings
+from manymodels.status.command import SOCKET_NAME, ask
+from manymodels.status.observing import MemoryObserver
+from manymodels.status.snapshot import Snapshot
 from manymodels.storage import Watchdog
 
 ONE_THREAD = {
@@ -52,7 +56,6 @@ ONE_THREAD = {
 """Hold native libraries to the one thread that the zygote may have."""
 _HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _FRONTEND_POLL_SECONDS = 2.0
-STATUS_SOCKET = "status"
 STATUS_SECONDS = 5.0
 """How long who asks for the status may take to listen."""
 logger = logging.getLogger("manymodels.host")
@@ -152,6 +155,7 @@ class Host:
 
     def run(self) -> int:
         """Serve until told to stop (0) or until the zygote dies (1); then end every model."""
+        self._show_metrics()
         # It may be killed at any moment, so nobody waits for its end.
         threading.Thread(target=self._watchdog.run, args=(threading.Event(),), daemon=True).start()
         while self._running:
@@ -306,7 +310,7 @@ class Host:
         """Answer whoever connects with a snapshot, on a socket beside the one for launches."""
         self._status = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         directory = os.path.dirname(self._listener.getsockname())
-        self._status.bind(os.path.join(directory, STATUS_SOCKET))
+        self._status.bind(os.path.join(directory, SOCKET_NAME))
         self._status.listen(16)
         self._status.setblocking(False)
         self.watch(self._status.fileno(), self._answer_status)
@@ -317,6 +321,25 @@ class Host:
             answer = self._ledger.snapshot(self._models, self._watchdog.watch).to_json().encode()
             # Whoever asks may be slow to listen.
             threading.Thread(target=_send, args=(connection, answer), daemon=True).start()
+
+    def _show_metrics(self) -> None:
+        """Serve or write metrics, in threads, where settings say so."""
+        settings = self._settings.metrics
+        if settings.port is None and settings.file is None:
+            return
+        # Takes a library that nobody else needs.
+        from manymodels.status import metrics
+
+        observer = MemoryObserver()
+
+        def source() -> Snapshot:
+            asked = ask(Path(self._status.getsockname()), STATUS_SECONDS)
+            return observer.observe(asked, time.monotonic())
+
+        if settings.port is not None:
+            metrics.serve_metrics(settings.port, source)
+        if settings.file is not None:
+            metrics.keep_writing(settings.file, source)
 
     def _hear_zygote(self) -> None:
         packet = self._zygote.exits.recv(4096)

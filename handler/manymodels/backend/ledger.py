@@ -9,14 +9,15 @@ from collections import Counter
 from collections.abc import Iterable
 
 from manymodels import __version__
-from manymodels.backend import process_memory, snapshot
+from manymodels.backend import process_memory
 from manymodels.backend.cgroup import Memory, Tasks
 from manymodels.backend.demand import Demand
 from manymodels.backend.guard import Guard, Reservation
 from manymodels.backend.hosting import Model
-from manymodels.backend.snapshot import Counters, Server, Snapshot, Volume, Worker
 from manymodels.backend.workers import Process, describe_exit
 from manymodels.settings import BackendSettings
+from manymodels.status import snapshot
+from manymodels.status.snapshot import Counters, Server, Snapshot, Volume, Worker
 from manymodels.storage import Watch
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
-from manymodels.backend.tally import TALLY_BYTES, Counters, Tally
+from manymodels.status.tally import TALLY_BYTES, Counters, Tally
 
 COUNT = 16384
 """Model processes at once. Pages that were never touched take no memory."""

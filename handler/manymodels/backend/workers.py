@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from manymodels.backend.guard import Reservation
 from manymodels.backend.slots import Slot
-from manymodels.backend.tally import Tally
+from manymodels.status.tally import Tally
 from manymodels.wire import Load, RequestDecoder
 
 

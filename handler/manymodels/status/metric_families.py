@@ -18,8 +18,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.utils import floatToGoString
 
-from manymodels.backend.snapshot import Memory, Model, Snapshot, Volume
-from manymodels.backend.tally import BOUNDS, Tally
+from manymodels.status.snapshot import Memory, Model, Snapshot, Volume
+from manymodels.status.tally import BOUNDS, Tally
 
 PREFIX = "manymodels_"
 OTHER_ERRORS = "other"

@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from manymodels.backend.observing import observe
-from manymodels.backend.snapshot import Snapshot
-from manymodels.backend.status_table import table
 from manymodels.errors import ManyModelsError
+from manymodels.status.observing import observe
+from manymodels.status.snapshot import Snapshot
+from manymodels.status.table import table
 
 SOCKET_NAME = "status"
 ANSWER_SECONDS = 10.0

@@ -7,8 +7,8 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from manymodels.backend.snapshot import Counters, Memory, Model, Server, Snapshot, Volume
-from manymodels.backend.tally import Tally
+from manymodels.status.snapshot import Counters, Memory, Model, Server, Snapshot, Volume
+from manymodels.status.tally import Tally
 from manymodels.storage import words
 
 _HEADINGS = (

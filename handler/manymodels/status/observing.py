@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from manymodels.backend import process_memory
-from manymodels.backend.snapshot import Model, Snapshot, Worker
+from manymodels.status.snapshot import Model, Snapshot, Worker
 from manymodels.storage import in_use, size_of
 
 BUSY_SECONDS = 60.0

@@ -5,7 +5,9 @@ Importing this takes prometheus_client, so only who shows metrics does.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,9 +15,13 @@ from prometheus_client import CollectorRegistry, start_http_server, write_to_tex
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from manymodels.backend.metric_families import families
-from manymodels.backend.snapshot import Snapshot
-from manymodels.errors import ServeError
+from manymodels.errors import ManyModelsError, ServeError
+from manymodels.status.metric_families import families
+from manymodels.status.snapshot import Snapshot
+
+
+WRITE_SECONDS = 15.0
+logger = logging.getLogger("manymodels.metrics")
 
 
 class SnapshotCollector(Collector):
@@ -68,6 +74,32 @@ def write_metrics(path: Path, source: Callable[[], Snapshot]) -> None:
         OSError: it cannot be written; what was there stays.
     """
     write_to_textfile(str(path), _registry(source))
+
+
+def keep_writing(path: Path, source: Callable[[], Snapshot]) -> None:
+    """Write the metrics to a file every WRITE_SECONDS, in a daemon thread; log a failure once.
+
+    Raises:
+        ServeError: the file cannot be written at all.
+    """
+    try:
+        path.parent.stat()
+    except OSError as error:
+        raise ServeError(f"no metrics in {path}: {error.strerror or error}") from None
+
+    def write() -> None:
+        failed = False
+        while True:
+            try:
+                write_metrics(path, source)
+                failed = False
+            except (OSError, ManyModelsError) as error:
+                if not failed:
+                    logger.warning("the metrics cannot be written to %s: %s", path, error)
+                failed = True
+            time.sleep(WRITE_SECONDS)
+
+    threading.Thread(target=write, daemon=True).start()
 
 
 def _registry(source: Callable[[], Snapshot]) -> CollectorRegistry:

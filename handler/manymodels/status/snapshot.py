@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from manymodels.backend.tally import Tally
-from manymodels.backend.typed_json import parse
 from manymodels.errors import ManyModelsError
+from manymodels.status.tally import Tally
+from manymodels.status.typed_json import parse
 
 
 class BadSnapshot(ManyModelsError):

@@ -1,0 +1,1 @@
+"""What a server knows of itself: counters, snapshots, the table, Prometheus."""
