@@ -183,7 +183,7 @@ def test_a_model_whose_directory_is_gone_says_so_until_it_is_back(server, model,
     os.kill(pid, signal.SIGKILL)
     answer = ask(server, "pid")
     assert answer.status == 503
-    assert "FileNotFoundError" in answer.json()["message"]
+    assert "is not there any more" in answer.json()["message"]
     assert len(server.log().splitlines()) < lines + 40, "it is not tried over and over at once"
     (tmp_path / "elsewhere").rename(model)
     eventually(lambda: ask(server, "pid").status == 200, 15, "the model is back")

@@ -19,7 +19,6 @@ from manymodels.errors import ManyModelsError, ServeError
 from manymodels.status.metric_families import families
 from manymodels.status.snapshot import Snapshot
 
-
 WRITE_SECONDS = 15.0
 logger = logging.getLogger("manymodels.metrics")
 
