@@ -10,6 +10,7 @@ process has had page faults since.
 from __future__ import annotations
 
 import heapq
+import itertools
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ class Tree:
     """How much a family may have grown or shrunk before a part of it is read again."""
     AT_ONCE = 8
     """Readings of known processes for one sum, those that have changed most first."""
+    OLDEST = 2
+    """And of those read longest ago: their part of a page grows as others let go of it."""
 
     def __init__(self, root: int, proc: Path = _PROC) -> None:
         self._root = root
@@ -131,7 +134,8 @@ class Tree:
         known = {pid: self._change(pid, stats[pid], families[pid]) for pid in self._readings}
         changed = [pid for pid, change in known.items() if change > 1]
         again = heapq.nlargest(self.AT_ONCE, changed, key=known.__getitem__)
-        for pid in (*(stats.keys() - known.keys()), *again):
+        oldest = itertools.islice(known, self.OLDEST)
+        for pid in {*(stats.keys() - known.keys()), *again, *oldest}:
             self._read(pid, stats[pid], families[pid])
         return sum(self._part(pid, stats[pid], families[pid]) for pid in self._readings)
 
@@ -147,10 +151,10 @@ class Tree:
         )
 
     def _read(self, pid: int, stat: _Stat, family: int) -> None:
+        self._readings.pop(pid, None)  # the latest reading comes last
         try:
             memory = of(pid, self._proc)
         except ProcessLookupError:
-            self._readings.pop(pid, None)
             return
         shared = max(0, memory.proportional - memory.private)
         self._readings[pid] = _Reading(stat, family, memory.private, shared)
