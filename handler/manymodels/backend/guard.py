@@ -13,13 +13,14 @@ from typing import Protocol
 
 from manymodels.backend import process_memory
 from manymodels.backend.cgroup import Memory, MemoryUse, Tasks, TaskUse
-from manymodels.backend.demand import BASE_BYTES, Demand
+from manymodels.backend.demand import AROUND_BYTES, BASE_BYTES, Demand
 from manymodels.backend.learning import Estimate, Learning
 from manymodels.errors import OutOfMemory
 from manymodels.settings import MIB, Amount, GuardSettings
 
-FLOOR_BYTES, FLOOR_SHARE = 48 * MIB, 0.06
-"""What must stay free by default: the more of the two. Requests and what was guessed too low."""
+FLOOR_BYTES, FLOOR_SHARE, MOST_FLOOR_BYTES = 48 * MIB, 0.06, 1024 * MIB
+"""What must stay free by default, a share but no less and no more than so much: for requests, and
+for loads that take more than was expected."""
 BUDGET = "MANYMODELS_MEMORY_LIMIT"
 TASKS_PER_LOAD = 8
 """Processes and threads of a model: 5 to 8, those of the JVM among them."""
@@ -81,8 +82,10 @@ class Reservation:
     Set ``pid`` once there is a process: what that has already taken need not be reserved any more.
     """
 
-    def __init__(self, guard: Guard, size: int) -> None:
+    def __init__(self, guard: Guard, size: int, left: int) -> None:
         self.bytes = size
+        self.left = left
+        """What there was for it, the floor and other reservations apart; 0 if nobody looked."""
         self.pid: int | None = None
         self._guard = guard
 
@@ -125,8 +128,6 @@ class Guard:
         self._private = private or _private
         self._learning = Learning()
         self._reservations: set[Reservation] = set()
-        self.refused = 0
-        """How many loads have been."""
 
     @classmethod
     def standard(cls, settings: GuardSettings, pid: int) -> Guard:
@@ -141,8 +142,9 @@ class Guard:
     @property
     def floor(self) -> int:
         """Bytes that must stay free."""
-        default = Amount(size=max(FLOOR_BYTES, int(FLOOR_SHARE * self._gauge.limit())))
-        return (self._settings.floor or default).of(self._gauge.limit())
+        limit = self._gauge.limit()
+        default = min(max(FLOOR_BYTES, int(FLOOR_SHARE * limit)), MOST_FLOOR_BYTES)
+        return (self._settings.floor or Amount(size=default)).of(limit)
 
     def use(self, now: float) -> MemoryUse:
         """Return what is used of memory, of how much, and whose figures these are."""
@@ -156,7 +158,9 @@ class Guard:
         """Remember what a load took: the private bytes of its process at their peak."""
         self._learning.note(demand, peak)
 
-    def admit(self, demand: Demand, now: float, *, alone: bool = False) -> Reservation:
+    def admit(
+        self, demand: Demand, now: float, *, alone: bool = False, kept: bool = False
+    ) -> Reservation:
         """Reserve what a load needs.
 
         Args:
@@ -164,23 +168,30 @@ class Guard:
             now: a monotonic clock's time in seconds.
             alone: whether no other model is loaded, or being loaded. Then a guess refuses nothing,
                 as there is nothing to unload: what is left must do, if it is what any model needs.
+            kept: whether as many models have been loaded before. What the JVM and others took for
+                those they still have.
 
         Raises:
             OutOfMemory: it would not leave the floor, or too few processes. One line with the
                 figures; nothing is reserved.
         """
         estimate = self._learning.estimate(demand)
-        needed = estimate.bytes
+        needed = estimate.bytes - (AROUND_BYTES if kept else 0)
+        left = 0
         if self._settings.active:
-            try:
-                self._check_tasks()
-                needed = self._checked(estimate, now, alone)
-            except OutOfMemory:
-                self.refused += 1
-                raise
-        reservation = Reservation(self, needed)
+            self._check_tasks()
+            left = self._left(needed, now)
+            if alone and not estimate.known:
+                needed = max(BASE_BYTES, min(needed, left))
+            if needed > left:
+                raise OutOfMemory(self._figures(needed, now))
+        reservation = Reservation(self, needed, left)
         self._reservations.add(reservation)
         return reservation
+
+    def expire(self) -> None:
+        """Have the memory looked at anew: a process has ended."""
+        self._gauge.expire()
 
     def forget(self, reservation: Reservation) -> None:
         """Release a reservation."""
@@ -188,24 +199,22 @@ class Guard:
             self._reservations.remove(reservation)
             self._gauge.expire()
 
-    def _checked(self, estimate: Estimate, now: float, alone: bool) -> int:
-        """Return the bytes to reserve."""
-        use, floor, needed = self._gauge.use(now), self.floor, estimate.bytes
-        reserved = self.reserved
-        if use.free - floor - reserved < needed <= use.free - floor and self._reservations:
+    def _left(self, needed: int, now: float) -> int:
+        """Return the bytes that there are for a load."""
+        free = self._gauge.use(now).free - self.floor
+        if free - self.reserved < needed <= free and self._reservations:
             # What they have taken by now is no longer to come; then it must be among what is used.
-            reserved = self._outstanding()
+            outstanding = self._outstanding()
             self._gauge.expire()
-            use = self._gauge.use(now)
-        left = use.free - floor - reserved
-        if alone and not estimate.known:
-            needed = max(BASE_BYTES, min(needed, left))
-        if needed <= left:
-            return needed
-        raise OutOfMemory(
+            return self._gauge.use(now).free - self.floor - outstanding
+        return free - self.reserved
+
+    def _figures(self, needed: int, now: float) -> str:
+        use, reserved = self._gauge.use(now), self._outstanding()
+        return (
             f"a load that needs {_mib(needed)} does not fit: {_mib(use.used)} of "
             f"{_mib(use.limit)} are used ({use.source}), {_mib(reserved)} are reserved for "
-            f"{_loads(len(self._reservations))} under way, and {_mib(floor)} must stay free"
+            f"{_loads(len(self._reservations))} under way, and {_mib(self.floor)} must stay free"
         )
 
     def _outstanding(self) -> int:

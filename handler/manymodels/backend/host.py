@@ -212,7 +212,13 @@ class Host:
         self._ledger.note_end(model)
 
     def admit(self, model: Model) -> Reservation:
-        return self._ledger.admit(model, alone=len(self._models) == 1)
+        return self._ledger.admit(model, self._models)
+
+    def some_are_ending(self) -> bool:
+        return any(not process.connection.open for _, process in self._processes.values())
+
+    def note_refused(self) -> None:
+        self._ledger.refused += 1
 
     def note_loaded(self, model: Model, process: Process) -> None:
         self._ledger.note_loaded(model, process)
@@ -354,6 +360,7 @@ class Host:
 
     def _bury(self, pid: int, status: int) -> None:
         known = self._processes.pop(pid, None)
+        self._ledger.note_change()
         if known is not None:
             model, ended = known
             self._guard(lambda: model.process_ended(ended, status))

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -40,6 +41,9 @@ GRACE_SECONDS = 0.25
 SETTLE_SECONDS = 0.05
 """How soon the next request comes, where requests follow each other."""
 MOST_DELAY_SECONDS = 30.0
+ROOM_SECONDS = 1.0
+"""How long a load waits for the memory of processes that are ending."""
+RETRY_SECONDS = 0.005
 
 
 class Loop(Protocol):
@@ -67,6 +71,12 @@ class Loop(Protocol):
     def admit(self, model: Model) -> Reservation:
         """Reserve memory for a process that is to load a model; OutOfMemory if there is none."""
 
+    def some_are_ending(self) -> bool:
+        """Whether processes have been told to end and are still there."""
+
+    def note_refused(self) -> None:
+        """A load is refused for lack of memory."""
+
     def note_loaded(self, model: Model, process: Process) -> None:
         """A process has loaded its model: what it took tells of the next load."""
 
@@ -90,6 +100,7 @@ class Model:
         self.history = History()
         self.demand: Demand | None = None
         """What its last load was expected to need."""
+        self._room_by: float | None = None
         self.connections: list[Connection] = []
         self._failure: tuple[int, str] | None = None
         self._ended = False
@@ -218,7 +229,15 @@ class Model:
 
     def _no_memory(self, connection: Connection, load: Load, reply: bool, reason: str) -> None:
         """Refuse a load; what was loaded before says so to each request, until there is memory."""
+        now = time.monotonic()
+        self._room_by = self._room_by or now + ROOM_SECONDS
+        if self.loop.some_are_ending() and now < self._room_by:
+            # What was unloaded a moment ago has not quite given back its memory.
+            self.loop.call_later(RETRY_SECONDS, lambda: self._start(connection, reply))
+            return
+        self._room_by = None
         if not self.loaded:
+            self.loop.note_refused()
             self._fail(507, reason)
             return
         if connection.deaths == 0:  # the tries that follow each other say it once

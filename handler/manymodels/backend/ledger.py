@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from manymodels import __version__
 from manymodels.backend import process_memory
@@ -32,20 +32,25 @@ class Ledger:
         self._memory = Memory()
         self._tasks = Tasks()
         self._kills = self._memory.oom_kills() or 0
-        self._demands: dict[Reservation, Demand] = {}
+        self._loaded: set[Model] = set()
+        self._most_loaded = 0
+        self.refused = 0
         self._failed: Counter[int] = Counter()
         self._loads = self._unloads = self._replaced = self._kernel_kills = 0
 
     # -- memory ------------------------------------------------------------------------------
 
-    def admit(self, model: Model, alone: bool) -> Reservation:
-        """Reserve memory for a load.
+    def admit(self, model: Model, models: Collection[Model]) -> Reservation:
+        """Reserve memory for a load of one of these models.
 
         Raises:
             OutOfMemory: there is not enough.
         """
         demand = Demand.of(model.launch.model_path)
-        reservation = self._guard.admit(demand, time.monotonic(), alone=alone)
+        # What the JVM took for a model that is unloaded it has for the next.
+        kept = len(models) <= self._most_loaded
+        alone = len(models) == 1
+        reservation = self._guard.admit(demand, time.monotonic(), alone=alone, kept=kept)
         model.demand = demand
         return reservation
 
@@ -61,23 +66,29 @@ class Ledger:
                 self._guard.learn(model.demand, taken)
             process.release()
         self._loads += not model.history.loaded_at
+        self._loaded.add(model)
+        self._most_loaded = max(self._most_loaded, len(self._loaded))
         model.history.note_loaded()
 
     def note_death(self, model: Model, process: Process, status: int) -> str:
         """Count an end that nobody asked for, and say how it was."""
         how = describe_exit(status)
-        if model.loaded and not process.refusing:
+        if model.loaded and process.connection.open and not process.refusing:
             self._replaced += 1
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             kills = self._memory.oom_kills() or 0
             if kills > self._kills:
                 self._kernel_kills += 1
                 how = "was killed by the kernel, as memory ran out"
-                # The next try must not come so far again.
+                # The next try needs more than there was for this one.
                 if process.reservation is not None and model.demand is not None:
-                    self._guard.learn(model.demand, 2 * process.reservation.bytes)
+                    self._guard.learn(model.demand, process.reservation.left)
             self._kills = kills
         return how
+
+    def note_change(self) -> None:
+        """A process has ended: memory is free that was not a moment ago."""
+        self._guard.expire()
 
     # -- counting ----------------------------------------------------------------------------
 
@@ -88,6 +99,7 @@ class Ledger:
     def note_end(self, model: Model) -> None:
         """A model is gone."""
         self._unloads += model.loaded
+        self._loaded.discard(model)
 
     # -- the snapshot ------------------------------------------------------------------------
 
@@ -103,7 +115,7 @@ class Ledger:
                 self._guard.floor,
                 self._guard.reserved,
                 use.source,
-                self._guard.refused,
+                self.refused,
                 tasks.current if tasks else 0,
                 tasks.limit if tasks else None,
             ),

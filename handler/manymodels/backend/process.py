@@ -104,8 +104,8 @@ class Session:
     decoder: RequestDecoder
     answer: Callable[[Predict], list[Prediction]]
 
-    def serve_readable(self) -> None:
-        """Take what has come and answer it if it is whole."""
+    def serve_readable(self) -> int:
+        """Take the batch that has come and answer it; return how many requests it had."""
         self.slot.state = State.READING
         while (message := self.decoder.next_message()) is None:
             data = self.connection.recv(_RECEIVE_BYTES)
@@ -122,6 +122,7 @@ class Session:
         self.slot.state = State.REPLYING
         self.connection.sendall(encode_reply(predictions))
         self.slot.state = State.IDLE
+        return len(predictions)
 
 
 class ModelProcess:
@@ -247,9 +248,9 @@ class ModelProcess:
         while (rest := self._until - time.monotonic()) > 0:
             for descriptor, _ in poller.poll(None if rest == float("inf") else rest * 1000):
                 if descriptor != control:
-                    sessions[descriptor].serve_readable()
+                    requests = sessions[descriptor].serve_readable()
                     self._emit_metrics()
-                    if (reason := self._spent()) is not None:
+                    if (reason := self._spent(requests)) is not None:
                         self._report(event="recycled", reason=reason)
                         return
                 elif not self._obey():
@@ -266,10 +267,14 @@ class ModelProcess:
             return refusal(message.requests, 503, "ModelLoadError", reason)
         return self._inference.predict(message.requests)
 
-    def _spent(self) -> str | None:
-        """Why another process should take over, now that no request is under way."""
+    def _spent(self, requests: int) -> str | None:
+        """Why another process should take over, now that a batch of requests is answered."""
+        if self._inference is None:
+            # It only says why there is no model, and has a time of its own to do so.
+            return None
         guard = self._surroundings.settings.guard
-        self._answered += 1
+        first = self._answered == 0
+        self._answered += requests
         if guard.model_requests is not None and self._answered >= guard.model_requests:
             return f"it has answered {self._answered} requests"
         if guard.model_bytes is None or time.monotonic() < self._weigh_at:
@@ -279,7 +284,7 @@ class ModelProcess:
         if taken <= guard.model_bytes:
             return None
         sizes = f"{taken / MIB:.0f} MiB of memory, more than {guard.model_bytes / MIB:.0f} MiB"
-        if self._answered == 1:
+        if first:
             # Its successor would, too: that would be a load a request.
             self._weigh_at = float("inf")
             logger.warning("the first request already leaves it with %s", sizes)
