@@ -37,7 +37,7 @@ from manymodels.backend.placeholder import Placeholder
 from manymodels.backend.process import Assignment
 from manymodels.backend.slots import Slot, SlotTable
 from manymodels.backend.workers import Connection, Process
-from manymodels.errors import ManyModelsError
+from manymodels.errors import ManyModelsError, ServeError
 from manymodels.settings import BackendSettings
 from manymodels.status.command import SOCKET_NAME, ask
 from manymodels.status.observing import MemoryObserver
@@ -117,6 +117,11 @@ class ZygoteHandle:
             self._forks.send(b"stop")
         self._process.wait()
 
+    def kill(self) -> None:
+        """End the zygote at once, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
     def obituary(self) -> str:
         """Say how the zygote ended."""
         code = self._process.wait()
@@ -154,10 +159,16 @@ class Host:
             self._watch_frontend(wiring.frontend)
 
     def run(self) -> int:
-        """Serve until told to stop (0) or until the zygote dies (1); then end every model."""
-        self._show_metrics()
-        # It may be killed at any moment, so nobody waits for its end.
-        threading.Thread(target=self._watchdog.run, args=(threading.Event(),), daemon=True).start()
+        """Serve until told to stop (0) or until the zygote dies (1); then end every model.
+
+        Also 1: the metrics cannot be shown where settings say.
+        """
+        try:
+            self._show_metrics()
+        except ServeError as error:
+            self._fatal, self._running = str(error), False
+        else:
+            self._start_watchdog()
         while self._running:
             self._run_once()
         for model in list(self._models):
@@ -165,11 +176,17 @@ class Host:
         if self._fatal is None:
             self._zygote.stop()
             return 0
-        logger.error("%s", self._fatal)
+        self._zygote.kill()
+        if self._serve is None:
+            logger.error("%s", self._fatal)
         self._tell_serve("fatal", reason=self._fatal)
         if self._wiring.frontend is not None:
             end_frontend(self._wiring.frontend)
         return 1
+
+    def _start_watchdog(self) -> None:
+        # It may be killed at any moment, so nobody waits for its end.
+        threading.Thread(target=self._watchdog.run, args=(threading.Event(),), daemon=True).start()
 
     def _run_once(self) -> None:
         timeout = -1.0
@@ -343,6 +360,8 @@ class Host:
             return observer.observe(asked, time.monotonic())
 
         if settings.port is not None:
+            if settings.port == self._wiring.port:
+                raise ServeError(f"no metrics on port {settings.port}: it is the server's own")
             metrics.serve_metrics(settings.port, source)
         if settings.file is not None:
             metrics.keep_writing(settings.file, source)

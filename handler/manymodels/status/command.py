@@ -22,6 +22,7 @@ from manymodels.status.table import table
 SOCKET_NAME = "status"
 ANSWER_SECONDS = 10.0
 _PROBE_SECONDS = 2.0
+_AGAIN_SECONDS = 0.01
 _MOST_BYTES = 1 << 28
 _NARROWEST, _WIDTH_OF_FILES = 100, 120
 _DIRECTORY = re.compile(r"manymodels-(\d+)-.+")
@@ -74,14 +75,21 @@ def ask(path: Path, timeout: float) -> Snapshot:
 
 
 def _connect(path: Path, timeout: float) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.settimeout(timeout)
-        connection.connect(str(path))
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    until = time.monotonic() + timeout
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(str(path))
+            return connection
+        except BlockingIOError:  # more ask at once than it has room for
+            connection.close()
+            if time.monotonic() > until:
+                raise TimeoutError from None
+            time.sleep(_AGAIN_SECONDS)
+        except BaseException:
+            connection.close()
+            raise
 
 
 def _received(connection: socket.socket, until: float) -> Iterator[bytes]:
@@ -153,7 +161,7 @@ def _listened_to(path: Path) -> bool:
         _connect(path, _PROBE_SECONDS).close()
     except PermissionError:
         raise
-    except (TimeoutError, BlockingIOError):  # it is, and has much to do
+    except TimeoutError:  # it is, and has much to do
         return True
     except OSError:
         return False

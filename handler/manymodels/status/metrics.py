@@ -5,7 +5,10 @@ Importing this takes prometheus_client, so only who shows metrics does.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -82,7 +85,7 @@ def keep_writing(path: Path, source: Callable[[], Snapshot]) -> None:
         ServeError: the file cannot be written at all.
     """
     try:
-        path.parent.stat()
+        _check(path)
     except OSError as error:
         raise ServeError(f"no metrics in {path}: {error.strerror or error}") from None
 
@@ -99,6 +102,14 @@ def keep_writing(path: Path, source: Callable[[], Snapshot]) -> None:
             time.sleep(WRITE_SECONDS)
 
     threading.Thread(target=write, daemon=True).start()
+
+
+def _check(path: Path) -> None:
+    """Raise OSError if no file can be made there, or replaced."""
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
 def _registry(source: Callable[[], Snapshot]) -> CollectorRegistry:

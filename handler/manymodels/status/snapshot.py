@@ -97,7 +97,8 @@ class Memory:
         reserved: what loads that are under way are expected to take yet.
         source: where the limit comes from, as ``cgroup v2``.
         refused_loads: loads that were answered 507 for lack of memory, before a process was made.
-        pids_limit: how many processes and threads there may be; None without a limit.
+        pids: how many processes and threads there are; None where nobody counts them.
+        pids_limit: how many there may be; None without a limit.
     """
 
     limit: int
@@ -106,7 +107,7 @@ class Memory:
     reserved: int
     source: str
     refused_loads: int = 0
-    pids: int = 0
+    pids: int | None = None
     pids_limit: int | None = None
 
 

@@ -77,11 +77,11 @@ def _loads(counters: Counters) -> str:
 def _memory(memory: Memory) -> str:
     share = memory.used / memory.limit if memory.limit else 0.0
     limit = "" if memory.pids_limit is None else f" of {memory.pids_limit}"
+    pids = "" if memory.pids is None else f"; {memory.pids}{limit} processes and threads"
     return (
         f"{words.size(memory.used)} of {words.size(memory.limit)} ({words.share(share)}, "
         f"{memory.source}); {words.size(memory.floor)} stay free, "
-        f"{words.size(memory.reserved)} reserved, {memory.refused_loads} loads refused; "
-        f"{memory.pids}{limit} processes and threads"
+        f"{words.size(memory.reserved)} reserved, {memory.refused_loads} loads refused{pids}"
     )
 
 
