@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import random
+import resource
 import select
 import socket
 import sys
@@ -48,6 +49,8 @@ LEASE_SECONDS = 5.0
 """How long a load waits for a directory that is being filled or removed."""
 WEIGH_SECONDS = 1.0
 """How often a process looks at its memory, where that has a limit: 2 ms each time."""
+WEIGH_PART = 1 / 8
+"""By how much of that limit it may have grown since: then it looks at once."""
 REFUSAL_SECONDS = 5.0
 """How long a process whose model could not be loaded again answers before a new one tries."""
 _RECEIVE_BYTES = 1 << 18
@@ -144,7 +147,7 @@ class ModelProcess:
         self._holding: Holding | None = None
         self._until = float("inf")
         self._answered = 0
-        self._weigh_at = float("-inf")
+        self._weigh_at = self._weigh_above = float("-inf")
 
     def run(self) -> None:
         """Load and serve; returns when the process has nothing left to do."""
@@ -277,16 +280,20 @@ class ModelProcess:
         self._answered += requests
         if guard.model_requests is not None and self._answered >= guard.model_requests:
             return f"it has answered {self._answered} requests"
-        if guard.model_bytes is None or time.monotonic() < self._weigh_at:
+        if guard.model_bytes is None:
             return None
-        self._weigh_at = time.monotonic() + WEIGH_SECONDS
+        now, peak = time.monotonic(), _peak()
+        if now < self._weigh_at and peak < self._weigh_above:
+            return None
+        self._weigh_at = now + WEIGH_SECONDS
+        self._weigh_above = peak + WEIGH_PART * guard.model_bytes
         taken = process_memory.of(os.getpid()).private
         if taken <= guard.model_bytes:
             return None
         sizes = f"{taken / MIB:.0f} MiB of memory, more than {guard.model_bytes / MIB:.0f} MiB"
         if first:
             # Its successor would, too: that would be a load a request.
-            self._weigh_at = float("inf")
+            self._weigh_at = self._weigh_above = float("inf")
             logger.warning("the first request already leaves it with %s", sizes)
             return None
         return f"it has {sizes}"
@@ -382,6 +389,11 @@ def _safe_environment(environment: dict[str, str], model_path: str) -> dict[str,
     inherited = environment.get("PYTHONPATH", "").split(os.pathsep)
     kept = os.pathsep.join(handlers.outside(inherited, model_path))
     return {**environment, "PYTHONPATH": kept, "PYTHONSAFEPATH": "1"}
+
+
+def _peak() -> int:
+    """Return the most bytes that this process had resident, shared ones too: in a microsecond."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _reseed() -> None:
