@@ -386,3 +386,50 @@ def test_when_memory_is_short_the_kernel_takes_a_model_and_not_what_all_depend_o
     child = int(server.invoke("m", b"child").body)
     assert adjustment(psutil.Process(child)) == adjustment(process)
     server.unload("m")
+
+
+FAILING = """
+    def handle(data, context):
+        if data is None:
+            raise {error}("no")
+"""
+STRESS_SECONDS = 6.0
+
+
+@pytest.mark.parametrize(
+    "kinds", [("ValueError",), ("MemoryError",), ("ValueError", "MemoryError")]
+)
+def test_loads_that_fail_harm_no_other_load_and_leave_nothing_on_the_list(tmp_path, kinds):
+    statuses = {"ValueError": 500, "MemoryError": 507}
+    failing = {kind: write_handler(tmp_path / kind, FAILING.format(error=kind)) for kind in kinds}
+    good = write_handler(tmp_path / "good", HANDLER)
+    wrong: list[str] = []
+    until = time.monotonic() + STRESS_SECONDS
+
+    def fail(server: Server, kind: str) -> None:
+        number = 0
+        while time.monotonic() < until and not wrong:
+            number += 1
+            status = server.load(f"{kind}{number}", failing[kind], handler="custom:handle").status
+            if status != statuses[kind]:
+                wrong.append(f"{kind}{number}: {status}")
+
+    def succeed(server: Server) -> None:
+        while time.monotonic() < until and not wrong:
+            loaded = server.load("good", good, handler="custom:handle").status
+            unloaded = server.unload("good").status
+            if (loaded, unloaded) != (200, 200):
+                wrong.append(f"good: {loaded}, {unloaded}")
+
+    with serving() as server:
+        until = time.monotonic() + STRESS_SECONDS
+        threads = [threading.Thread(target=succeed, args=(server,))]
+        threads += [threading.Thread(target=fail, args=(server, kind)) for kind in kinds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        eventually(lambda: not server.request("GET", "/models").json()["models"], 5)
+        server.assert_nothing_left()
+        assert "stuck" not in server.log()

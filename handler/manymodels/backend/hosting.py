@@ -47,7 +47,12 @@ RETRY_SECONDS = 0.005
 
 
 class Loop(Protocol):
-    """What a model needs of the host's event loop."""
+    """What a model needs of the host's event loop.
+
+    ``has_serve`` says whether the frontend was started by ``serve``, which reads its log.
+    """
+
+    has_serve: bool
 
     def watch(self, descriptor: int, callback: Callable[[], None], read: bool = True) -> None:
         """Call back when there is something to read, or else when the other end hangs up."""
@@ -340,6 +345,9 @@ class Model:
         while self._take_report(process):
             pass
         connection, state, ids = process.connection, process.slot.state, process.slot.request_ids
+        if connection.has_ended():
+            # The process saw that before this one did.
+            self._hang_up(connection)
         how = self.loop.note_death(self, process, status)
         self._discard(process)
         process.kill()  # what it started is in its process group
@@ -410,31 +418,46 @@ class Model:
     def _fail(self, status: int, reason: str) -> None:
         """End the model because it cannot be loaded, so that nothing of it stays registered.
 
-        The frontend unregisters a model whose load fails, but only if the process that it
-        started has ended by then; it closes that process's stdin once it knows.
+        The frontend has two threads a model: one waits for the process that it started, one for
+        the reply. The second unregisters a model whose load fails, and interrupts the first. If
+        that has ended by then, its thread may already have another model's load, which then hangs
+        for a minute. So the process stays until the frontend itself ends it.
         """
         if self._failure is not None:
             return
         self._failure = status, reason
         self._log(logging.ERROR, f" failed to load ({status}): {reason}")
-        self.loop.announce("failed", self, status=status, reason=reason)
-        self._end_placeholder()
+        self.loop.announce("failed", self, status=status, reason=reason, port=self.launch.number)
         self.placeholder.close_output()
-        if self.placeholder.stdin is not None:
-            self.loop.watch(self.placeholder.stdin, self._reply_failure, read=False)
-        self.loop.call_later(FAREWELL_SECONDS, self._reply_failure)
+        self.loop.call_later(FAREWELL_SECONDS, self.end)
+        if status != 507:
+            # No reply at all counts as a failed load, too, with 500.
+            for connection in list(self.connections):
+                self._hang_up(connection)
+        elif self.loop.has_serve or self.placeholder.stdin is None:
+            self._reply_failure()
+        else:
+            self._end_placeholder()
+            self.loop.watch(self.placeholder.stdin, self._placeholder_buried, read=False)
+
+    def _placeholder_buried(self) -> None:
+        """The frontend has closed the stdin of the process that it started, knowing its end."""
+        self._close_stdin()
+        self._reply_failure()
 
     def _reply_failure(self) -> None:
-        if self.placeholder.stdin is None or self._failure is None:
-            return
-        self._close_stdin()
+        """Say 507, the one status that needs a reply.
+
+        Having had one, the frontend's thread interrupts itself, and so leaves the model on its list
+        if the process still runs. ``serve`` takes it off; where there is none the process has to
+        be ended first, at the risk above.
+        """
+        assert self._failure is not None
         for connection in list(self.connections):
-            reply = encode_load_reply(*self._failure, 0)
             try:
-                connection.socket.sendall(reply)
+                connection.socket.sendall(encode_load_reply(*self._failure, 0))
             except OSError:
                 self._hang_up(connection)
-        self.loop.call_later(FAREWELL_SECONDS, self.end)
 
     def _close_stdin(self) -> None:
         if self.placeholder.stdin is not None:

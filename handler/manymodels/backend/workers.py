@@ -81,6 +81,17 @@ class Connection:
     deaths: int = 0
     """Processes in a row that ended before they had loaded the model."""
 
+    def has_ended(self) -> bool:
+        """Whether the frontend has closed it, and sent nothing before that."""
+        if not self.open:
+            return True
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
 
 def describe_exit(status: int) -> str:
     """Say how a process ended, from its wait status."""

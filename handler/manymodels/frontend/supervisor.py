@@ -46,6 +46,7 @@ class Supervisor:
         self._settings = settings
         self._environment = environment
         self._log = Log(settings.log)
+        self._ghosts = Ghosts(settings.port, self._log.write)
         self._selector = selectors.DefaultSelector()
         self._slots = SlotTable()
         self._children: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
@@ -146,8 +147,7 @@ class Supervisor:
         }
         # Where it is, the frontend reads this file instead of ours.
         environment.pop("MMS_CONFIG_FILE", None)
-        ghosts = Ghosts(self._settings.port, self._log.write)
-        self._start("the frontend (JVM)", command, environment, (), directory, ghosts.read)
+        self._start("the frontend (JVM)", command, environment, (), directory, self._ghosts.read)
 
     def _start(
         self,
@@ -156,7 +156,7 @@ class Supervisor:
         environment: dict[str, str],
         keep: tuple[int, ...],
         directory: Path,
-        reader: Callable[[str], None] | None = None,
+        reader: Callable[[str], bool] | None = None,
     ) -> None:
         """Start a part in ``directory``: Python looks for modules where it is started."""
         parent = os.getpid()
@@ -250,6 +250,8 @@ class Supervisor:
             self._add_source(Source(descriptor, self._log, event["model"]))
         if event["event"] == "line":
             self._log.write(event["level"], event["message"], event["model"])
+        if event["event"] == "failed" and event["status"] == http.client.INSUFFICIENT_STORAGE:
+            self._ghosts.note_refused(event["port"], event["model"])
         if event["event"] == "fatal":
             self._fail(event["reason"])
         elif event["event"] == "failed" and "loaded" in self._awaited:
