@@ -23,7 +23,7 @@ from manymodels.status.metric_families import families
 from manymodels.status.snapshot import Snapshot
 
 WRITE_SECONDS = 15.0
-logger = logging.getLogger("manymodels.metrics")
+logger = logging.getLogger(__name__)
 
 
 class SnapshotCollector(Collector):
