@@ -181,7 +181,7 @@ def test_a_frontend_whose_backend_died_ends_rather_than_hang(tmp_path, part):
         server.load("a", model, handler="custom.py:handle")
         named(server, part)[0].kill()
         eventually(lambda: not named(server, "java"), 20, "the frontend has ended")
-        assert "ending the frontend" in server.log()
+        eventually(lambda: "ending the frontend" in server.log(), 5)
 
 
 def test_a_load_whose_zygote_cannot_start_fails_at_once_and_leaves_no_model(tmp_path):

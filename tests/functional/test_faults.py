@@ -150,7 +150,12 @@ def test_a_process_that_crashes_while_loading_is_500_and_leaves_no_model(server,
     )
     assert server.load("crash", model, handler="custom.py:handle").status == 500
     assert_gone(server, "crash")
-    assert "model crash failed to load (500): its process was ended by signal 6" in server.log()
+    eventually(
+        lambda: (
+            "model crash failed to load (500): its process was ended by signal 6" in server.log()
+        ),
+        5,
+    )
 
 
 def test_a_model_that_cannot_be_loaded_again_says_why_until_it_can(server, tmp_path):

@@ -155,7 +155,10 @@ def test_a_server_that_was_not_started_by_serve_runs_what_sagemaker_handler_name
     common = {"MANYMODELS_ARTIFACTS": "safe", "MANYMODELS_PRELOAD": "numpy"}
     with multi_model_server(tmp_path, properties, **common) as server:
         assert server.load("m", model).status == 500
-        assert "MANYMODELS_ARTIFACTS=safe runs manymodels.service:handle only" in server.log()
+        eventually(
+            lambda: "MANYMODELS_ARTIFACTS=safe runs manymodels.service:handle only" in server.log(),
+            5,
+        )
         assert server.load("g", model, handler="manymodels.service:handle").status == 200
     named = {**common, "SAGEMAKER_HANDLER": f"{handler}:handle"}
     with multi_model_server(tmp_path, properties, **named) as server:

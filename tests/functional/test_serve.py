@@ -290,7 +290,7 @@ def test_a_second_sigterm_and_sigint_end_it_all_the_same():
         server.process.send_signal(signal.SIGINT)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(25) == 0
-        assert "serve has stopped" in server.log()
+        eventually(lambda: "serve has stopped" in server.log(), 5)
     finally:
         server.close()
 

@@ -144,7 +144,8 @@ def test_a_load_of_a_directory_that_stays_locked_is_507_and_says_why_in_the_log(
     model = write_handler(root / "locked" / "model", ECHO)
     with storage.exclude(root / "locked"):
         assert server.load("locked", model, handler="custom:handle").status == 507
-    assert re.search(r"locked failed to load \(507\): .*is being filled or removed", server.log())
+    reason = re.compile(r"locked failed to load \(507\): .*is being filled or removed")
+    eventually(lambda: reason.search(server.log()), 5)
     assert "[locked] Traceback" not in server.log()
     assert server.load("locked", model, handler="custom:handle").status == 200
     server.unload("locked")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.functional.harness import Server, assert_gone, serving
+from tests.functional.harness import Server, assert_gone, eventually, serving
 
 pytest.importorskip("mxnet")
 
@@ -47,6 +47,11 @@ def test_damaged_parameters_fail_the_load_and_the_log_says_why(server, samples, 
     for path in samples[MODULE].model_dir.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes()[:200])
     assert server.load("damaged", tmp_path).status == 500
-    assert "digits-symbol.json is not a network that MXNet wrote, or cut short" in server.log()
+    eventually(
+        lambda: (
+            "digits-symbol.json is not a network that MXNet wrote, or cut short" in server.log()
+        ),
+        5,
+    )
     assert_gone(server, "damaged")
     server.assert_nothing_left()
