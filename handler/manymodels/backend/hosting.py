@@ -194,12 +194,17 @@ class Model:
 
     # -- processes -----------------------------------------------------------------------
 
-    def _start(self, connection: Connection, reply: bool, refuse: str | None = None) -> None:
-        """Give a connection a process: forked from one that has the model, or from the zygote."""
+    def _start(
+        self, connection: Connection, reply: bool, refuse: str | None = None, anew: bool = False
+    ) -> None:
+        """Give a connection a process: forked from one that has the model, or from the zygote.
+
+        With ``anew`` it is from the zygote: what one process has heaped up, its sibling may have.
+        """
         if not connection.open or self._failure is not None:
             return
         assert connection.load is not None
-        sibling = self._sibling() if refuse is None else None
+        sibling = self._sibling() if refuse is None and not anew else None
         if sibling is not None:
             self._share(sibling, connection, reply)
             return
@@ -269,12 +274,19 @@ class Model:
     def _share(self, sibling: Process, connection: Connection, reply: bool) -> None:
         ours, theirs = channel.pair()
         ours.setblocking(False)
-        process = Process(connection, self.loop.acquire_slot(), ours)
+        process = Process(connection, self.loop.acquire_slot(), ours, reply=reply)
         connection.process = process
         order = {"slot": process.slot.index, "reply": reply}
-        channel.send(sibling.control, order, [connection.socket.fileno(), theirs.fileno()])
-        theirs.close()
-        self.watch_control(process)
+        try:
+            channel.send(sibling.control, order, [connection.socket.fileno(), theirs.fileno()])
+        except OSError:  # it has ended, and is not buried yet
+            self._discard(process)
+            assert connection.load is not None
+            self._fork(connection, connection.load, reply)
+        else:
+            self.watch_control(process)
+        finally:
+            theirs.close()
 
     def watch_control(self, process: Process) -> None:
         """Hear what a process reports."""
@@ -323,13 +335,13 @@ class Model:
             if process is not None and process.slot.index == slot and process.pid is None:
                 self._discard(process)
                 assert connection.load is not None
-                self._fork(connection, connection.load, reply=True)
+                self._fork(connection, connection.load, process.reply)
 
     def _never_forked(self, process: Process) -> None:
         """The sibling that was to fork this one is gone."""
         if process.connection.process is process:
             self._discard(process)
-            self._start(process.connection, reply=True)
+            self._start(process.connection, process.reply)
 
     def _discard(self, process: Process) -> None:
         self.loop.unwatch(process.control.fileno())
@@ -369,7 +381,7 @@ class Model:
         if state is State.LOADING:
             self._load_died(connection, process, how)
         elif state is State.IDLE:
-            self._start(connection, reply=False)
+            self._start(connection, reply=False, anew=process.recycled)
         elif state is State.PREDICTING and ids:
             self._answer_for_the_dead(connection, ids, how)
             self._start(connection, reply=False)

@@ -58,12 +58,15 @@ class Ledger:
         """Learn from a load what the next one takes."""
         if process.reservation is not None and process.pid is not None:
             try:
-                taken = process_memory.of(process.pid).peak
+                memory = process_memory.of(process.pid)
             except ProcessLookupError:
                 pass
             else:
                 assert model.demand is not None
-                self._guard.learn(model.demand, taken)
+                # What a load takes for a moment may be taken from the floor, up to half of it:
+                # else a model would not fit where one of the same file has just been unloaded.
+                moment = memory.peak - memory.private - self._guard.floor // 2
+                self._guard.learn(model.demand, memory.private + max(0, moment))
             process.release()
         self._loads += not model.history.loaded_at
         self._loaded.add(model)
@@ -116,7 +119,7 @@ class Ledger:
                 self._guard.reserved,
                 use.source,
                 self.refused,
-                tasks.current if tasks else 0,
+                tasks.current if tasks else None,
                 tasks.limit if tasks else None,
             ),
             tuple(_model(model) for model in models),

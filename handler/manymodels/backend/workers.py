@@ -23,6 +23,8 @@ class Process:
     slot: Slot
     control: socket.socket
     pid: int | None = None
+    reply: bool = False
+    """Whether the frontend waits for it to answer a load, where it is a sibling's fork."""
     refusing: bool = False
     """Whether it loads nothing, and only says why."""
     loaded: bool = False
