@@ -75,6 +75,14 @@ def test_a_model_in_the_place_of_one_that_was_unloaded_needs_nothing_of_the_jvm(
     assert full.guard().admit(a_model(), 0.0, kept=True).bytes == needed
 
 
+def test_models_that_had_no_request_yet_will_grow_by_their_first():
+    needed = BASE_BYTES // MIB
+    full = machine(512 - 48 - needed, 512)
+    assert full.guard().admit(a_model(), 0.0, fresh=12).bytes == BASE_BYTES
+    with pytest.raises(OutOfMemory, match="12 MiB are reserved for 0 loads"):
+        full.guard().admit(a_model(), 0.0, fresh=18)
+
+
 def test_the_floor_is_a_share_but_neither_too_little_nor_too_much():
     assert machine(0, 512).guard().floor == 48 * MIB
     assert machine(0, 10_000).guard().floor == 600 * MIB
@@ -239,11 +247,11 @@ def test_what_a_model_took_beats_the_guess_in_both_directions(taken):
     assert (estimate.bytes, estimate.known) == (taken + AROUND_BYTES, True)
 
 
-def test_no_estimate_is_below_the_base():
+def test_only_a_model_that_was_loaded_before_is_expected_to_need_less_than_the_base():
     learning = Learning()
     for name in "abcdef":
         learning.note(a_model(100, name), 0)
-    assert learning.estimate(a_model(100)).bytes == BASE_BYTES
+    assert learning.estimate(a_model(100)).bytes == AROUND_BYTES + 2 * MIB
     assert learning.estimate(a_model(100, "new")).bytes == BASE_BYTES
 
 
@@ -341,7 +349,8 @@ def test_estimates_are_never_below_the_base_and_memory_of_models_is_bounded(hist
     for past, taken in history:
         learning.note(past, taken)
         assert len(learning) <= most
-    assert learning.estimate(demand).bytes >= BASE_BYTES
+    estimate = learning.estimate(demand)
+    assert estimate.bytes >= (AROUND_BYTES + 2 * MIB if estimate.known else BASE_BYTES)
 
 
 # -- whatever happens ----------------------------------------------------------------------------

@@ -22,6 +22,8 @@ FLOOR_BYTES, FLOOR_SHARE, MOST_FLOOR_BYTES = 48 * MIB, 0.06, 1024 * MIB
 """What must stay free by default, a share but no less and no more than so much: for requests, and
 for loads that take more than was expected."""
 BUDGET = "MANYMODELS_MEMORY_LIMIT"
+GROWTH_BYTES = 2 * MIB
+"""What a model's process takes more when it answers for the first time: 1.3 to 1.6 MiB."""
 TASKS_PER_LOAD = 8
 """Processes and threads of a model: 5 to 8, those of the JVM among them."""
 MOST_SPARE_TASKS, LEAST_SPARE_TASKS = 64, 16
@@ -159,7 +161,13 @@ class Guard:
         self._learning.note(demand, peak)
 
     def admit(
-        self, demand: Demand, now: float, *, alone: bool = False, kept: bool = False
+        self,
+        demand: Demand,
+        now: float,
+        *,
+        alone: bool = False,
+        kept: bool = False,
+        fresh: int = 0,
     ) -> Reservation:
         """Reserve what a load needs.
 
@@ -170,6 +178,7 @@ class Guard:
                 as there is nothing to unload: what is left must do, if it is what any model needs.
             kept: whether as many models have been loaded before. What the JVM and others took for
                 those they still have.
+            fresh: loaded models that have had no request yet, and grow by their first.
 
         Raises:
             OutOfMemory: it would not leave the floor, or too few processes. One line with the
@@ -180,11 +189,11 @@ class Guard:
         left = 0
         if self._settings.active:
             self._check_tasks()
-            left = self._left(needed, now)
+            left = self._left(needed, now) - self._growth(fresh)
             if alone and not estimate.known:
                 needed = max(BASE_BYTES, min(needed, left))
             if needed > left:
-                raise OutOfMemory(self._figures(needed, now))
+                raise OutOfMemory(self._figures(needed, now, self._growth(fresh)))
         reservation = Reservation(self, needed, left)
         self._reservations.add(reservation)
         return reservation
@@ -209,8 +218,12 @@ class Guard:
             return self._gauge.use(now).free - self.floor - outstanding
         return free - self.reserved
 
-    def _figures(self, needed: int, now: float) -> str:
-        use, reserved = self._gauge.use(now), self._outstanding()
+    def _growth(self, fresh: int) -> int:
+        """What models will take at their first request, beyond half of the floor."""
+        return max(0, fresh * GROWTH_BYTES - self.floor // 2)
+
+    def _figures(self, needed: int, now: float, growth: int) -> str:
+        use, reserved = self._gauge.use(now), self._outstanding() + growth
         return (
             f"a load that needs {_mib(needed)} does not fit: {_mib(use.used)} of "
             f"{_mib(use.limit)} are used ({use.source}), {_mib(reserved)} are reserved for "

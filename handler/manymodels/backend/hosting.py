@@ -122,6 +122,13 @@ class Model:
         """Those that serve its connections."""
         return [c.process for c in self.connections if c.process is not None]
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether it has had a request."""
+        return bool(self.history.past.requests) or any(
+            process.slot.tally().requests for process in self.processes
+        )
+
     def _log(self, level: int, message: str) -> None:
         self.loop.log(level, f"model {self.name}{message}", self)
 

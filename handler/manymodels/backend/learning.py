@@ -21,6 +21,8 @@ PER_FILE = 4
 """Loads of a model, the last ones, of which the one that took most counts."""
 ENOUGH = 3
 """So many models of a kind are believed where they say less than the guess."""
+LEAST_BYTES = 2 * MIB
+"""No process that has loaded anything has less to itself."""
 QUANTILE = 0.9
 """What is expected of a model not loaded before is what so many of its kind stay below."""
 _SMALL = 2 * MIB
@@ -65,7 +67,8 @@ class Learning:
     """Remembers what loads took: by the model's files, and by their kind for those not seen.
 
     For the same files an observation that is higher never makes the estimate lower, nor does it
-    for others of the kind as long as all are small, or all large. No estimate is below the base.
+    for others of the kind as long as all are small, or all large. No estimate is below the base,
+    but for a model that has been loaded before.
     """
 
     def __init__(self, most_files: int = MOST_FILES) -> None:
@@ -91,7 +94,7 @@ class Learning:
         loads = self._files.get(demand.key)
         if loads is not None:
             self._files.move_to_end(demand.key)
-            return Estimate(max(PROCESS_BYTES, *loads) + AROUND_BYTES, known=True)
+            return Estimate(max(LEAST_BYTES, *loads) + AROUND_BYTES, known=True)
         kind = self._kinds.get(demand.kind)
         if kind is None:
             return Estimate(demand.guess, known=False)

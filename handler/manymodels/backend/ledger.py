@@ -33,6 +33,8 @@ class Ledger:
         self._tasks = Tasks()
         self._kills = self._memory.oom_kills() or 0
         self._loaded: set[Model] = set()
+        self._fresh: set[Model] = set()
+        """Loaded, and not known to have answered anything yet."""
         self._most_loaded = 0
         self.refused = 0
         self._failed: Counter[int] = Counter()
@@ -50,7 +52,10 @@ class Ledger:
         # What the JVM took for a model that is unloaded it has for the next.
         kept = len(models) <= self._most_loaded
         alone = len(models) == 1
-        reservation = self._guard.admit(demand, time.monotonic(), alone=alone, kept=kept)
+        self._fresh = {each for each in self._fresh if not each.has_answered}
+        reservation = self._guard.admit(
+            demand, time.monotonic(), alone=alone, kept=kept, fresh=len(self._fresh)
+        )
         model.demand = demand
         return reservation
 
@@ -70,6 +75,7 @@ class Ledger:
             process.release()
         self._loads += not model.history.loaded_at
         self._loaded.add(model)
+        self._fresh.add(model)
         self._most_loaded = max(self._most_loaded, len(self._loaded))
         model.history.note_loaded()
 
@@ -103,6 +109,7 @@ class Ledger:
         """A model is gone."""
         self._unloads += model.loaded
         self._loaded.discard(model)
+        self._fresh.discard(model)
 
     # -- the snapshot ------------------------------------------------------------------------
 
