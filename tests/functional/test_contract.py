@@ -188,3 +188,15 @@ def test_archives_by_url_are_refused(server):
     answer = server.request("POST", "/models", body, {"Content-Type": "application/json"})
     assert (answer.status, answer.json()["type"]) == (400, "DownloadModelException")
     assert server.describe("far").status == 404
+
+
+@pytest.mark.parametrize(("error", "status"), [("ValueError", 500), ("MemoryError", 507)])
+def test_when_a_failed_load_is_answered_the_model_is_gone_already(server, tmp_path, error, status):
+    source = f"""
+    def handle(data, context):
+        raise {error}("no")
+    """
+    model = write_handler(tmp_path / "model", source)
+    for _ in range(40):
+        assert server.load("gone", model, handler="custom:handle").status == status
+        assert server.describe("gone").status == 404

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -27,6 +29,26 @@ def pages(mib: int) -> mmap.mmap:
 def touch(block: mmap.mmap) -> None:
     for start in range(0, len(block), mmap.PAGESIZE):
         block[start] = 1
+
+
+def alone(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in a fork, whose only descendants are those that the test makes."""
+
+    @functools.wraps(test)
+    def run(*args: object, **kwargs: object) -> None:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                test(*args, **kwargs)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    return run
 
 
 @dataclass
@@ -124,6 +146,7 @@ def exact(pids: list[int]) -> int:
     return sum(process_memory.of(pid).proportional for pid in pids)
 
 
+@alone
 def test_pages_that_several_share_count_once_in_their_sum(fork):
     inherited = pages(60)
     children = [fork(int) for _ in range(6)]
@@ -151,6 +174,7 @@ def test_a_tree_is_a_process_and_all_that_descends_from_it(fork):
         os.close(descriptor)
 
 
+@alone
 def test_a_sum_is_good_for_a_moment_and_then_taken_anew(fork):
     child = fork(int, lambda: pages(50))
     tree = Tree(os.getpid())
@@ -160,6 +184,7 @@ def test_a_sum_is_good_for_a_moment_and_then_taken_anew(fork):
     assert tree.proportional(100.0 + Tree.SECONDS) >= first + 45 * MIB
 
 
+@alone
 def test_a_sum_that_was_told_to_expire_is_taken_anew(fork):
     child = fork(int, lambda: pages(50))
     tree = Tree(os.getpid())
@@ -169,6 +194,7 @@ def test_a_sum_that_was_told_to_expire_is_taken_anew(fork):
     assert tree.proportional(100.0) >= first + 45 * MIB
 
 
+@alone
 def test_a_clock_that_was_set_back_does_not_keep_an_old_sum(fork):
     child = fork(int, lambda: pages(50))
     tree = Tree(os.getpid())
@@ -177,6 +203,7 @@ def test_a_clock_that_was_set_back_does_not_keep_an_old_sum(fork):
     assert tree.proportional(5.0) >= first + 45 * MIB
 
 
+@alone
 def test_what_was_shared_and_is_written_to_counts_although_nothing_more_is_resident(fork):
     inherited = pages(40)
     child = fork(int, lambda: touch(inherited))
@@ -187,6 +214,7 @@ def test_what_was_shared_and_is_written_to_counts_although_nothing_more_is_resid
     inherited.close()
 
 
+@alone
 def test_processes_that_end_leave_the_sum_as_it_was_without_them(fork):
     inherited = pages(60)
     tree = Tree(os.getpid())
@@ -200,6 +228,7 @@ def test_processes_that_end_leave_the_sum_as_it_was_without_them(fork):
     inherited.close()
 
 
+@alone
 def test_processes_that_have_not_changed_are_not_read_again(fork, monkeypatch):
     children = [fork(int) for _ in range(8)]
     tree = Tree(os.getpid())
@@ -211,6 +240,7 @@ def test_processes_that_have_not_changed_are_not_read_again(fork, monkeypatch):
     assert len({child.pid for child in children} & set(read)) <= Tree.OLDEST
 
 
+@alone
 def test_every_process_is_read_again_in_time(fork, monkeypatch):
     children = [fork(int) for _ in range(4)]
     tree = Tree(os.getpid())
@@ -223,6 +253,7 @@ def test_every_process_is_read_again_in_time(fork, monkeypatch):
     assert {child.pid for child in children} <= read
 
 
+@alone
 def test_a_process_that_ends_while_it_is_read_is_left_out(monkeypatch, fork):
     child = fork(lambda: pages(50))
     of = process_memory.of
