@@ -68,9 +68,10 @@ format: $(VENV)/.dev ## write the formatting that check asks for
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-soak: $(VENV)/.dev java ## thousands of loads and unloads, minutes long (its short form is a test)
-	SOAK_CYCLES=5000 $(BIN)/python -m pytest tests/functional/test_faults.py -k two_hundred \
-	  $(PYTEST_ARGS)
+soak: $(VENV)/.dev java ## long runs of what the tests do briefly: loads, failed loads, a volume too small (25 min)
+	SOAK_CYCLES=5000 STRESS_SECONDS=60 VOLUME_SECONDS=600 $(BIN)/python -m pytest \
+	  tests/functional/test_faults.py tests/functional/test_volume.py tests/functional/test_ghosts.py \
+	  -k "two_hundred or harm_no_other or never_fills or minutes_later" --timeout 1800 -s $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev java ## side by side with stock Multi Model Server, five rounds
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

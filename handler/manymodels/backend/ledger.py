@@ -15,7 +15,7 @@ from manymodels.backend.demand import Demand
 from manymodels.backend.guard import Guard, Reservation
 from manymodels.backend.hosting import Model
 from manymodels.backend.workers import Process, describe_exit
-from manymodels.settings import BackendSettings
+from manymodels.settings import Amount, BackendSettings
 from manymodels.status import snapshot
 from manymodels.status.snapshot import Counters, Server, Snapshot, Volume, Worker
 from manymodels.storage import Watch
@@ -144,8 +144,8 @@ class Ledger:
         return Volume(
             str(settings.root),
             settings.mode,
-            settings.high.of(size) / size,
-            settings.low.of(size) / size,
+            _share(settings.high, size),
+            _share(settings.low, size),
             usage.share,
             usage.used,
             usage.size,
@@ -154,6 +154,10 @@ class Ledger:
             watch.evicted_bytes,
             watch.warning,
         )
+
+
+def _share(mark: Amount, size: int) -> float:
+    return mark.of(size) / size if mark.share is None else mark.share
 
 
 def _model(model: Model) -> snapshot.Model:
