@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,10 +64,21 @@ def arriving(root: Path, name: str) -> Iterator[Arrival]:
     Raises:
         OSError: no directory can be made.
     """
-    path = area.make(root) / f"{name[:100]}.{secrets.token_hex(8)}"
-    path.mkdir()
-    arrival = Arrival(path, root / name, exclude(path))
+    lease = _made(root, name)
+    arrival = Arrival(lease.path, root / name, lease)
     try:
         yield arrival
     finally:
         arrival.abandon()
+
+
+def _made(root: Path, name: str) -> Lease:
+    """Make a directory in the root's area, locked."""
+    while True:
+        path = area.room(root, name)
+        path.mkdir()
+        try:
+            return exclude(path)
+        except (DirectoryInUse, FileNotFoundError):
+            # Until it is locked it is a left-over to whoever looks for one, and is removed.
+            continue

@@ -46,10 +46,6 @@ def _left_over(root: Path) -> Iterator[str]:
         if lease is not None:
             lease.close()
         yield f"{left} is left over, and nobody works on it"
-    if root.is_dir():
-        for path in root.iterdir():
-            if path.name.startswith(f"{area.NAME}.") and _unlocked(path):
-                yield f"{path} was being removed, and nobody goes on"
 
 
 def _wrong_models(models: Iterable[InUse]) -> Iterator[str]:
@@ -69,7 +65,8 @@ def _wrong_models(models: Iterable[InUse]) -> Iterator[str]:
 def _stray_leases(root: Path, models: Iterable[InUse]) -> Iterator[str]:
     used = [model.path.resolve() for model in models]
     for unit in units(root) if root.is_dir() else ():
-        if not _unlocked(unit.path) and not any(path.is_relative_to(unit.path) for path in used):
+        real = unit.path.resolve()
+        if not _unlocked(unit.path) and not any(path.is_relative_to(real) for path in used):
             who = ", ".join(map(str, holders(unit.path))) or "an unknown process"
             yield f"{unit.path} is held by {who}, but no model there is loaded"
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from pathlib import Path
+
+from manymodels.storage.area import nameless
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -39,8 +40,8 @@ def remove(path: Path) -> list[OSError]:
                     # No room even for a name: there will be, once others are gone.
                     waiting.insert(0, name)
                     put_off += 1
-                elif not isinstance(error, FileNotFoundError):
-                    failures.append(error)
+                else:
+                    _note(error, failures)
                 continue
             put_off = 0
             waiting += found
@@ -62,16 +63,23 @@ def _remove(parent: int, name: str, failures: list[OSError]) -> list[str]:
     try:
         with contextlib.suppress(OSError):
             os.fchmod(directory, 0o700)
-        whole = _empty(parent, directory, moved, failures)
+        if _empty(parent, directory, moved, failures):
+            os.rmdir(name, dir_fd=parent)
     except OSError as error:
-        if error.errno in _FULL and moved:
+        if not moved:
+            raise
+        if error.errno in _FULL:
             return [name, *moved]
-        raise
+        _note(error, failures)
     finally:
         os.close(directory)
-    if whole:
-        os.rmdir(name, dir_fd=parent)
     return moved
+
+
+def _note(error: OSError, failures: list[OSError]) -> None:
+    # What is gone already, somebody else who removes left-overs has removed.
+    if not isinstance(error, FileNotFoundError):
+        failures.append(error)
 
 
 def _opened(parent: int, name: str) -> int:
@@ -83,29 +91,32 @@ def _opened(parent: int, name: str) -> int:
 
 
 def _empty(parent: int, directory: int, moved: list[str], failures: list[OSError]) -> bool:
-    """Empty a directory; whether that was possible."""
-    whole = True
+    """Empty a directory as far as can be; whether nothing is known to be left."""
+    known = len(failures)
     below: list[str] = []
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                below.append(entry.name)
-                continue
-            try:
-                os.unlink(entry.name, dir_fd=directory)
-            except OSError as error:
-                failures.append(error)
-                whole = False
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.name)
+                    continue
+                try:
+                    os.unlink(entry.name, dir_fd=directory)
+                except OSError as error:
+                    _note(error, failures)
+    except OSError as error:
+        _note(error, failures)
     for name in below:
-        target = f".{secrets.token_hex(8)}"
+        target = nameless()
         try:
             _move(name, directory, target, parent)
-        except PermissionError as error:
-            failures.append(error)
-            whole = False
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            _note(error, failures)
         else:
             moved.append(target)
-    return whole
+    return len(failures) == known
 
 
 def _move(name: str, directory: int, target: str, parent: int) -> None:
