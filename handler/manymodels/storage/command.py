@@ -56,11 +56,13 @@ def run(variables: Mapping[str, str], options: Mapping[str, str], once: bool, dr
     total = words.size(sum(eviction.bytes for eviction in evictions))
     did = "would remove" if dry_run else "removed"
     print(
-        f"{settings.root}: {words.size(found.used)} of {words.size(found.size)} used, "
+        f"{words.printable(str(settings.root))}: {words.size(found.used)} of {words.size(found.size)} used, "
         f"{words.share(found.share)} (high mark {settings.high}, low mark {settings.low}); "
         f"{did} {len(evictions)} directories, {total}"
     )
     for eviction in evictions if dry_run else ():
         idle = words.duration(eviction.idle_seconds)
-        print(f"  {eviction.name}: {words.size(eviction.bytes)}, unused for {idle}")
+        print(
+            f"  {words.printable(eviction.name)}: {words.size(eviction.bytes)}, unused for {idle}"
+        )
     return int(bool(need(found, settings, above_high=True)) and not dry_run)

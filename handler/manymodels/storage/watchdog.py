@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -136,11 +137,11 @@ class Watchdog:
             # At the start, and when the clock has been set back.
             if self._last_look < first - 1.0:
                 set_back(units(settings.root), self._last_look)
-            if first == float("inf"):
-                self._sweep()
+            if first == float("inf") and self._sweep():
+                found = self._look()
         if not need(found, settings, above_high=True):
             self.watch = replace(self.watch, warning=None)
-            self._said.clear()
+            self._said.pop("", None)
             return []
         if time.monotonic() < self._next_relief:
             return []
@@ -159,8 +160,12 @@ class Watchdog:
     def _relieve(self, found: Usage) -> list[Eviction]:
         root, evict = self._settings.root, self._settings.mode == "evict"
         try:
+            if evict and os.statvfs(root).f_flag & os.ST_RDONLY:
+                self._next_relief = time.monotonic() + RETRY_SECONDS
+                self._warn(f"{self._fullness(found)}; it is read-only, so nothing is removed")
+                return []
             # A model that is served from the root itself has all of it.
-            with exclude(root):
+            with exclude(root.resolve()):
                 if evict and self._sweep():
                     found = self._look()
                     if not need(found, self._settings, above_high=True):
@@ -180,7 +185,7 @@ class Watchdog:
             self._next_relief = time.monotonic() + RETRY_SECONDS
             self._warn(
                 f"{self._fullness(found)}, and no model directory can be removed: "
-                "all are in use, or still arriving"
+                "all are in use, still arriving, or may not be removed"
             )
         return evictions
 
@@ -189,11 +194,12 @@ class Watchdog:
         goal = need(found, self._settings, above_high=False)
         now = self._clock()
         reason = "bytes" if need(found, self._settings, above_high=True).bytes else "inodes"
-        mounts = mount_points()
+        root = self._settings.root.resolve()
+        mounts = [mount for mount in mount_points() if mount.is_relative_to(root)]
         for unit in units(self._settings.root):
             if not goal:
                 return
-            if any(mount.is_relative_to(unit.path) for mount in mounts):
+            if any(mount.is_relative_to(root / unit.path.name) for mount in mounts):
                 continue
             eviction = self._evict(unit, now, reason, evict)
             if eviction is not None:
@@ -221,7 +227,9 @@ class Watchdog:
         try:
             discarded = area.discard(unit.path, root)
         except OSError as error:
-            self._warn(f"{unit.path} cannot be removed: {error.strerror}", key=unit.path.name)
+            self._warn(
+                f"{unit.path} cannot be removed: {error.strerror}", key=f"moving {error.errno}"
+            )
             return False
         watch = self.watch
         self.watch = replace(
@@ -231,10 +239,10 @@ class Watchdog:
         )
         logger.info(
             "evicted %s: %s, unused for %s; %s",
-            eviction.name,
+            words.printable(eviction.name),
             words.size(size.bytes),
             words.duration(eviction.idle_seconds),
-            self._fullness(watch.usage),
+            words.printable(self._fullness(watch.usage)),
         )
         self._still_there(discarded.name, remove(discarded))
         return True
@@ -263,7 +271,8 @@ class Watchdog:
                 continue
             removed = True
             self.watch = replace(self.watch, left_overs=self.watch.left_overs + 1)
-            logger.info("removed what was left over of %s: %s", left.name, words.size(size.bytes))
+            name = words.printable(left.name)
+            logger.info("removed what was left over of %s: %s", name, words.size(size.bytes))
         return removed
 
     # -- what is said ------------------------------------------------------------------------
@@ -296,6 +305,7 @@ class Watchdog:
 
     def _warn(self, message: str, key: str = "") -> None:
         """Say something once, and again only after a while."""
+        message = words.printable(message)
         self.watch = replace(self.watch, warning=message)
         now = time.monotonic()
         if now - self._said.get(key, float("-inf")) >= REMINDER_SECONDS:

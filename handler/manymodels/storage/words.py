@@ -12,6 +12,11 @@ def size(count: float) -> str:
     return f"{count:.0f} {unit}" if count >= 100 or unit == "B" else f"{count:.1f} {unit}"
 
 
+def printable(text: str) -> str:
+    """Return text with what is no character, or would end a line, escaped."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 def share(part: float) -> str:
     """Return a share as percent: 95.3 %."""
     return f"{100 * part:.1f} %"
