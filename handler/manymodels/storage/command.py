@@ -56,8 +56,9 @@ def run(variables: Mapping[str, str], options: Mapping[str, str], once: bool, dr
     total = words.size(sum(eviction.bytes for eviction in evictions))
     did = "would remove" if dry_run else "removed"
     print(
-        f"{words.printable(str(settings.root))}: {words.size(found.used)} of {words.size(found.size)} used, "
-        f"{words.share(found.share)} (high mark {settings.high}, low mark {settings.low}); "
+        f"{words.printable(str(settings.root))}: "
+        f"{words.size(found.used)} of {words.size(found.size)} used, {words.share(found.share)} "
+        f"(high mark {settings.high}, low mark {settings.low}); "
         f"{did} {len(evictions)} directories, {total}"
     )
     for eviction in evictions if dry_run else ():
