@@ -7,6 +7,7 @@ of room, it leaves nothing in the root, and what is in the area is removed as a 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ class Arrival:
             DirectoryInUse: somebody took the directory away at that very moment.
         """
         assert self._lease is not None, "placed already"
+        # A rename would take the place of an empty directory, which may be somebody's.
+        if os.path.lexists(self._target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._target))
         os.rename(self.path, self._target)
         lease = Lease(self._target, self._lease.descriptor)
         self._lease = None
