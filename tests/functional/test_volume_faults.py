@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import errno
 import fcntl
@@ -227,6 +228,48 @@ def test_fifty_thousand_tiny_files_go_for_their_inodes_in_order_and_in_time(tmp_
         assert storage.check(root) == []
 
 
+def step_in_a_process(root: Path, begin: tuple[int, int]) -> tuple[int, int]:
+    """Have another process look once when a pipe is closed; its id, and where it says what went."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            warnings: list[str] = []
+            logger = logging.getLogger("manymodels.storage")
+            logger.addFilter(lambda record: bool(warnings.append(record.getMessage())))
+            logger.setLevel(logging.WARNING)
+            watching = dog(root)
+            os.close(begin[1])
+            os.read(begin[0], 1)
+            gone = [eviction.name for eviction in watching.step()]
+            os.write(tell, repr((gone, warnings)).encode())
+        finally:
+            os._exit(0)
+    os.close(tell)
+    return pid, told
+
+
+def test_several_watchdogs_of_one_root_do_not_remove_more_than_one_would(tmp_path):
+    with volume(tmp_path / "volume", "size=8m,nr_inodes=9000") as root:
+        for attempt in range(10):
+            for number in range(9):
+                if not (root / f"m{number}").exists():
+                    add(root, f"m{number}", 1000 - number, 200, 800)
+            begin = os.pipe()
+            children = [step_in_a_process(root, begin) for _ in range(3)]
+            for descriptor in begin:
+                os.close(descriptor)
+            gone: list[str] = []
+            for pid, told in children:
+                with os.fdopen(told) as answer:
+                    names_gone, warnings = ast.literal_eval(answer.read())
+                os.waitpid(pid, 0)
+                assert warnings == [], attempt
+                gone += names_gone
+            assert gone == ["m0", "m1", "m2", "m3"], attempt
+            assert storage.check(root) == []
+
+
 # -- arriving ----------------------------------------------------------------------------------
 
 
@@ -295,6 +338,16 @@ def test_a_directory_that_is_swept_before_it_is_locked_is_made_again(tmp_path, m
         assert swept
         assert len(os.listdir(root / "new" / "model")) == 3
         assert storage.check(root) == []
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("/")])
+def test_what_has_a_name_in_the_root_is_never_replaced_by_what_arrives(tmp_path, make):
+    make(tmp_path / "new")
+    before = (tmp_path / "new").lstat().st_ino
+    with pytest.raises(OSError, match=r"exists|Not a directory"):
+        arrive(tmp_path, "new", 1)
+    assert (tmp_path / "new").lstat().st_ino == before
+    assert storage.check(tmp_path) == []
 
 
 # -- read-only ---------------------------------------------------------------------------------

@@ -15,11 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from manymodels.errors import DirectoryInUse
 from manymodels.settings import StorageSettings
 from manymodels.storage import area, words
-from manymodels.storage.leases import exclude
+from manymodels.storage.leases import exclude, share
 from manymodels.storage.removal import remove
 from manymodels.storage.units import Unit, set_back, units
 from manymodels.storage.volume import Size, Usage, mount_points, size_of, usage
@@ -90,6 +91,15 @@ def need(found: Usage, settings: StorageSettings, above_high: bool) -> Need:
         max(0, found.used - amount.of(found.size)),
         max(0, found.inodes_used - int(found.inodes * share)),
     )
+
+
+def _relieved_by_another(root: Path) -> bool:
+    """Whether a watchdog has a root's lock, alone, rather than models, which share it."""
+    try:
+        share(root.resolve()).close()
+    except (DirectoryInUse, OSError):
+        return True
+    return False
 
 
 class Watchdog:
@@ -166,13 +176,18 @@ class Watchdog:
                 return []
             # A model that is served from the root itself has all of it.
             with exclude(root.resolve()):
-                if evict and self._sweep():
+                if evict:
+                    self._sweep()
+                    # Another watchdog may have been here between the look and the lock.
                     found = self._look()
                     if not need(found, self._settings, above_high=True):
                         return []
                 evictions = list(self._evictions(found, evict))
         except DirectoryInUse:
-            self._warn(f"{self._fullness(found)}; the root itself is in use, so nothing is removed")
+            if not _relieved_by_another(root):
+                self._warn(
+                    f"{self._fullness(found)}; the root itself is in use, so nothing is removed"
+                )
             return []
         except OSError as error:
             self._warn(f"{self._fullness(found)}; {root} cannot be read: {error.strerror}")
