@@ -702,17 +702,16 @@ def test_options_beat_variables_and_wrong_ones_are_said_in_one_line(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_loop_at_once_with_status_0(tmp_path, number):
     with volume(tmp_path / "volume", "size=8m,nr_inodes=51000") as root:
-        for index in range(9):
-            add(root, f"m{index}", 1000 - index, 5000, 0)
-        add(root, "used", 10, kib=7500)
-        with storage.share(root / "used"):
-            process = start("--root", str(root), *MARKS)
-            assert process.stdout is not None
-            assert "evicted m0" in process.stdout.readline()
-            process.send_signal(number)
-            began = time.monotonic()
-            assert process.wait(10) == 0
-            assert time.monotonic() - began < 1
+        for index in range(45):
+            add(root, f"m{index:02}", 1000 - index, 1000, 0)
+        process = start("--root", str(root), "--high", "80%", "--low", "1%", "--settle", "0")
+        assert process.stdout is not None
+        assert "evicted m00" in process.stdout.readline()
+        process.send_signal(number)
+        began = time.monotonic()
+        assert process.wait(10) == 0
+        assert time.monotonic() - began < 1
+        assert len(names(root)) > 10, "it went on until the low mark"
         assert storage.check(root) == []
 
 

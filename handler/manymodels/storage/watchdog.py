@@ -112,6 +112,7 @@ class Watchdog:
         self._last_look = float("inf")
         self._next_sweep = self._next_relief = float("-inf")
         self._said: dict[str, float] = {}
+        self._stop = threading.Event()
         self.watch = Watch()
 
     @property
@@ -120,7 +121,8 @@ class Watchdog:
         return INTERVAL_SECONDS if self._settings.budget is None else BUDGET_INTERVAL_SECONDS
 
     def run(self, stop: threading.Event) -> None:
-        """Watch until ``stop`` is set."""
+        """Watch until ``stop`` is set; what is being removed then is the last."""
+        self._stop = stop
         while not stop.is_set():
             try:
                 self.step()
@@ -196,7 +198,7 @@ class Watchdog:
             found = self._look()
         if not evict:
             self._report(found, evictions)
-        elif not evictions:
+        elif not evictions and not self._stop.is_set():
             self._next_relief = time.monotonic() + RETRY_SECONDS
             self._warn(
                 f"{self._fullness(found)}, and no model directory can be removed: "
@@ -212,7 +214,7 @@ class Watchdog:
         root = self._settings.root.resolve()
         mounts = [mount for mount in mount_points() if mount.is_relative_to(root)]
         for unit in units(self._settings.root):
-            if not goal:
+            if not goal or self._stop.is_set():
                 return
             if any(mount.is_relative_to(root / unit.path.name) for mount in mounts):
                 continue
@@ -270,6 +272,8 @@ class Watchdog:
         if time.monotonic() < self._next_sweep:
             return removed
         for left in area.left_over(self._settings.root):
+            if self._stop.is_set():
+                break
             try:
                 lease = area.claim(left)
             except DirectoryInUse:
