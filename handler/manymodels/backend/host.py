@@ -137,7 +137,7 @@ class Host:
         self._settings = settings
         self._listener = socket.socket(fileno=wiring.listener)
         self._serve = None if wiring.serve is None else socket.socket(fileno=wiring.serve)
-        self.port = wiring.port
+        self.has_serve = wiring.serve is not None
         self._slots = SlotTable(wiring.slots)
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}

@@ -18,7 +18,6 @@ from typing import Protocol
 
 from manymodels.backend import channel
 from manymodels.backend.demand import Demand
-from manymodels.backend.farewell import HeldFile, Unregistering
 from manymodels.backend.guard import Reservation
 from manymodels.backend.inference import refusal
 from manymodels.backend.launch import Launch
@@ -45,17 +44,15 @@ MOST_DELAY_SECONDS = 30.0
 ROOM_SECONDS = 1.0
 """How long a load waits for the memory of processes that are ending."""
 RETRY_SECONDS = 0.005
-POLL_SECONDS = 0.0005
-"""How often what happens in another process is looked for."""
 
 
 class Loop(Protocol):
     """What a model needs of the host's event loop.
 
-    ``port`` is the frontend's, None where it was not started by ``serve``.
+    ``has_serve`` says whether the frontend was started by ``serve``, which reads its log.
     """
 
-    port: int | None
+    has_serve: bool
 
     def watch(self, descriptor: int, callback: Callable[[], None], read: bool = True) -> None:
         """Call back when there is something to read, or else when the other end hangs up."""
@@ -438,65 +435,42 @@ class Model:
     # -- the end -------------------------------------------------------------------------
 
     def _fail(self, status: int, reason: str) -> None:
-        """End the model because it cannot be loaded, so that nothing of it stays registered."""
+        """End the model because it cannot be loaded, so that nothing of it stays registered.
+
+        The frontend has two threads a model: one waits for the process that it started, one for
+        the reply. The second unregisters a model whose load fails, and interrupts the first. If
+        that has ended by then, its thread may already have another model's load, which then hangs
+        for a minute. So the process stays until the frontend itself ends it.
+        """
         if self._failure is not None:
             return
         self._failure = status, reason
         self._log(logging.ERROR, f" failed to load ({status}): {reason}")
-        self.loop.announce("failed", self, status=status, reason=reason)
+        self.loop.announce("failed", self, status=status, reason=reason, port=self.launch.number)
         self.placeholder.close_output()
         self.loop.call_later(FAREWELL_SECONDS, self.end)
-        if self._hold_reply():
-            return
         if status != 507:
-            # No reply at all counts as a failed load, too, with 500, and is cleaned up after.
+            # No reply at all counts as a failed load, too, with 500.
             for connection in list(self.connections):
                 self._hang_up(connection)
-        elif self.placeholder.stdin is not None:
-            # This leaves no model behind, but may harm another load: see farewell.py.
+        elif self.loop.has_serve or self.placeholder.stdin is None:
+            self._reply_failure()
+        else:
             self._end_placeholder()
             self.loop.watch(self.placeholder.stdin, self._placeholder_buried, read=False)
-
-    def _hold_reply(self) -> bool:
-        """Reply to one connection, and have the model taken off the list before that is acted on.
-
-        False where that is not possible: no ``serve``, so no known port, or no leases on files.
-        """
-        assert self._failure is not None
-        waiting = next((c for c in self.connections if c.load is not None), None)
-        if self.loop.port is None or waiting is None or waiting.load is None:
-            return False
-        try:
-            held = HeldFile(self._output_files(waiting.load)[1])
-        except OSError:
-            return False
-        try:
-            waiting.socket.sendall(encode_load_reply(*self._failure, 0))
-        except OSError:
-            held.release()
-            return False
-        self._await_thread(held, self.loop.port, time.monotonic() + FAREWELL_SECONDS)
-        return True
-
-    def _await_thread(self, held: HeldFile, port: int, until: float) -> None:
-        """Go on once the frontend's thread is held up."""
-        if held.awaited:
-            self._await_removal(held, Unregistering(port, self.name), until)
-        elif time.monotonic() < until and not self._ended:
-            self.loop.call_later(POLL_SECONDS, lambda: self._await_thread(held, port, until))
-        else:
-            held.release()
-
-    def _await_removal(self, held: HeldFile, removal: Unregistering, until: float) -> None:
-        """Let the thread go on once the model is off the list."""
-        if removal.is_over or time.monotonic() > until:
-            held.release()
-        else:
-            self.loop.call_later(POLL_SECONDS, lambda: self._await_removal(held, removal, until))
 
     def _placeholder_buried(self) -> None:
         """The frontend has closed the stdin of the process that it started, knowing its end."""
         self._close_stdin()
+        self._reply_failure()
+
+    def _reply_failure(self) -> None:
+        """Say 507, the one status that needs a reply.
+
+        Having had one, the frontend's thread interrupts itself, and so leaves the model on its list
+        if the process still runs. ``serve`` takes it off; where there is none the process has to
+        be ended first, at the risk above.
+        """
         assert self._failure is not None
         for connection in list(self.connections):
             try:

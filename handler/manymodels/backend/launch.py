@@ -28,6 +28,11 @@ class Launch:
     tmp_dir: str
     environment: dict[str, str]
 
+    @property
+    def number(self) -> str:
+        """The frontend's number of this launch, which its threads' names have, too."""
+        return str(self.port) if self.socket_name is None else self.socket_name.rpartition(".")[2]
+
 
 class LaunchReceiver:
     """Collects a launcher's one message from a non-blocking connection."""

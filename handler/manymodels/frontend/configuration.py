@@ -176,6 +176,9 @@ def _log4j(settings: ServeSettings) -> str:
     <Logger name="com.amazonaws.ml.mms.wlm.WorkerThread" level="{level}" additivity="false">
       <AppenderRef ref="worker"/>
     </Logger>
+    <Logger name="com.amazonaws.ml.mms.wlm.WorkLoadManager" level="{level}" additivity="false">
+      <AppenderRef ref="worker"/>
+    </Logger>
     <Logger name="com.amazonaws.ml.mms.wlm.ModelManager" level="{level}">
       <RegexFilter regex="Model not found: .*" onMatch="DENY" onMismatch="NEUTRAL"/>
     </Logger>

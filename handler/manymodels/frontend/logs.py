@@ -77,9 +77,12 @@ class Source:
         descriptor: int,
         log: Log,
         model: str | None = None,
-        reader: Callable[[str], None] | None = None,
+        reader: Callable[[str], bool] | None = None,
     ) -> None:
-        """Take the pipe's end, where its lines go, whose they are, and who else reads them."""
+        """Take the pipe's end, where its lines go, whose they are, and who reads each first.
+
+        What that returns says whether the line is for nobody else.
+        """
         os.set_blocking(descriptor, False)
         self.descriptor = descriptor
         self._log = log
@@ -130,6 +133,6 @@ class Source:
                 self._continued = logging.INFO if level is None else level
                 text = text if level is None else rest
             if text and not text.startswith(_NOISE):
+                if self._reader is not None and self._reader(text):
+                    continue
                 self._log.write(self._continued, text, self._model)
-                if self._reader is not None:
-                    self._reader(text)

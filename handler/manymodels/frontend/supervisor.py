@@ -156,7 +156,7 @@ class Supervisor:
         environment: dict[str, str],
         keep: tuple[int, ...],
         directory: Path,
-        reader: Callable[[str], None] | None = None,
+        reader: Callable[[str], bool] | None = None,
     ) -> None:
         """Start a part in ``directory``: Python looks for modules where it is started."""
         parent = os.getpid()
@@ -250,6 +250,8 @@ class Supervisor:
             self._add_source(Source(descriptor, self._log, event["model"]))
         if event["event"] == "line":
             self._log.write(event["level"], event["message"], event["model"])
+        if event["event"] == "failed" and event["status"] == http.client.INSUFFICIENT_STORAGE:
+            self._ghosts.note_refused(event["port"], event["model"])
         if event["event"] == "fatal":
             self._fail(event["reason"])
         elif event["event"] == "failed" and "loaded" in self._awaited:
