@@ -94,7 +94,7 @@ class Server:
         raise TimeoutError(f"{self.stack.name} did not come up:\n{self.log_tail()}")
 
     def weigh(self) -> processes.Memory:
-        return processes.weigh(self._all())
+        return processes.weigh(self.processes())
 
     def stop(self) -> None:
         """Ask the server to end, then end whatever is left of it."""
@@ -102,7 +102,7 @@ class Server:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_TIMEOUT)
-        processes.end_all(self._all, 5)
+        processes.end_all(self.processes, 5)
         if self._process is not None:
             self._process.wait()
 
@@ -110,7 +110,8 @@ class Server:
         lines = (self._directory / "output.log").read_text(errors="replace").splitlines()
         return "\n".join(lines[-30:])
 
-    def _all(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
+        """Return all that the server has started and that still runs."""
         return processes.marked(self._mark)
 
 

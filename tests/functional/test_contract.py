@@ -154,7 +154,7 @@ def test_memory_error_while_loading_is_507_and_a_retry_is_a_fresh_try(server, tm
         assert load_when_gone(server, "big", model, handler="custom.py:handle").status == 507
         assert_gone(server, "big")
     flag.touch()
-    assert server.load("big", model, handler="custom.py:handle").status == 200
+    assert load_when_gone(server, "big", model, handler="custom.py:handle").status == 200
     assert server.invoke("big").body == b"fine"
 
 

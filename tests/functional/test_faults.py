@@ -12,7 +12,14 @@ import time
 import psutil
 import pytest
 
-from tests.functional.harness import Server, assert_gone, eventually, serving, write_handler
+from tests.functional.harness import (
+    Server,
+    assert_gone,
+    eventually,
+    load_when_gone,
+    serving,
+    write_handler,
+)
 
 HANDLER = """
     import os
@@ -137,10 +144,10 @@ def test_a_process_killed_while_loading_is_507_and_leaves_no_model(server, tmp_p
         """,
     )
     for _ in range(2):
-        assert server.load("big", model, handler="custom.py:handle").status == 507
+        assert load_when_gone(server, "big", model, handler="custom.py:handle").status == 507
         assert_gone(server, "big")
     (model / "enough").touch()
-    assert server.load("big", model, handler="custom.py:handle").status == 200
+    assert load_when_gone(server, "big", model, handler="custom.py:handle").status == 200
     assert server.invoke("big").body == b"fine"
 
 
