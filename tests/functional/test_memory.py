@@ -166,7 +166,8 @@ def test_a_killed_model_is_not_replaced_while_memory_is_short(tmp_path):
         victim = server.model_processes()[0]
         assert load(server, "hog", hog) == 200
         free = status(server)["memory"]
-        taking = (free["limit"] - free["used"] - free["floor"]) // MIB
+        # A replacement may take a quarter of the floor.
+        taking = (free["limit"] - free["used"] - free["floor"] * 3 // 4) // MIB
         assert server.invoke("hog", f"take {taking}", "text/plain").status == 200
         victim.kill()
         answer = server.invoke("victim")

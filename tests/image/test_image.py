@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.utils import canonicalize_name
 
 import manymodels
 from container.__main__ import IMAGE
@@ -138,10 +139,15 @@ def test_every_python_file_is_compiled_whatever_the_times_of_files(engine: Engin
 
 def test_the_libraries_are_those_of_the_lock_and_agree_with_each_other(engine: Engine) -> None:
     assert once(engine, "pip", "check") == "No broken requirements found."
-    lock = (Path(__file__).parents[2] / "container" / "requirements.txt").read_text()
-    locked = set(re.findall(r"^([\w.-]+==[\w.]+)", lock.lower(), re.M))
-    installed = set(once(engine, "pip", "freeze", "--all").lower().split())
-    assert installed - locked == {f"manymodels=={manymodels.__version__}"}
+    locked = releases((Path(__file__).parents[2] / "container" / "requirements.txt").read_text())
+    installed = releases(once(engine, "pip", "freeze", "--all"))
+    assert installed - locked == {("manymodels", manymodels.__version__)}
+
+
+def releases(requirements: str) -> set[tuple[str, str]]:
+    """The pinned names, in the form in which those of one project are equal, and versions."""
+    found = re.findall(r"^([\w.-]+)==([\w.]+)", requirements, re.M)
+    return {(canonicalize_name(name), version) for name, version in found}
 
 
 def test_the_bill_of_materials_lists_wheels_debian_packages_and_the_jars_contents(

@@ -177,7 +177,8 @@ class Guard:
             alone: whether no other model is loaded, or being loaded. Then a guess refuses nothing,
                 as there is nothing to unload: what is left must do, if it is what any model needs.
             kept: whether as many models have been loaded before. What the JVM and others took for
-                those they still have.
+                those they still have, and what they took since may come from the floor, up to a
+                quarter of it: what is unloaded makes room for its like.
             fresh: loaded models that have had no request yet, and grow by their first.
 
         Raises:
@@ -189,11 +190,12 @@ class Guard:
         left = 0
         if self._settings.active:
             self._check_tasks()
-            left = self._left(needed, now) - self._growth(fresh)
+            floor = self.floor - (self.floor // 4 if kept else 0)
+            left = self._left(needed, floor, now) - self._growth(fresh)
             if alone and not estimate.known:
                 needed = max(BASE_BYTES, min(needed, left))
             if needed > left:
-                raise OutOfMemory(self._figures(needed, now, self._growth(fresh)))
+                raise OutOfMemory(self._figures(needed, floor, now, self._growth(fresh)))
         reservation = Reservation(self, needed, left)
         self._reservations.add(reservation)
         return reservation
@@ -208,26 +210,26 @@ class Guard:
             self._reservations.remove(reservation)
             self._gauge.expire()
 
-    def _left(self, needed: int, now: float) -> int:
+    def _left(self, needed: int, floor: int, now: float) -> int:
         """Return the bytes that there are for a load."""
-        free = self._gauge.use(now).free - self.floor
+        free = self._gauge.use(now).free - floor
         if free - self.reserved < needed <= free and self._reservations:
             # What they have taken by now is no longer to come; then it must be among what is used.
             outstanding = self._outstanding()
             self._gauge.expire()
-            return self._gauge.use(now).free - self.floor - outstanding
+            return self._gauge.use(now).free - floor - outstanding
         return free - self.reserved
 
     def _growth(self, fresh: int) -> int:
-        """What models will take at their first request, beyond half of the floor."""
-        return max(0, fresh * GROWTH_BYTES - self.floor // 2)
+        """What models will take at their first request, beyond a quarter of the floor."""
+        return max(0, fresh * GROWTH_BYTES - self.floor // 4)
 
-    def _figures(self, needed: int, now: float, growth: int) -> str:
+    def _figures(self, needed: int, floor: int, now: float, growth: int) -> str:
         use, reserved = self._gauge.use(now), self._outstanding() + growth
         return (
             f"a load that needs {_mib(needed)} does not fit: {_mib(use.used)} of "
             f"{_mib(use.limit)} are used ({use.source}), {_mib(reserved)} are reserved for "
-            f"{_loads(len(self._reservations))} under way, and {_mib(self.floor)} must stay free"
+            f"{_loads(len(self._reservations))} under way, and {_mib(floor)} must stay free"
         )
 
     def _outstanding(self) -> int:
