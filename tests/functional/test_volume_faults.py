@@ -653,6 +653,10 @@ def test_the_command_looks_once_and_its_status_says_how_it_is_then(tmp_path):
         with contextlib.ExitStack() as leases:
             for name in names(root):
                 leases.enter_context(storage.share(root / name))
+            status, output = run(*where, "--once", "--dry-run")
+            assert status == 1, "as it would be without --dry-run"
+            assert "would remove 0 directories" in output
+            assert "too much would stay: the rest is in use or arriving" in output
             status, output = run(*where, "--once")
             assert status == 1
             assert "removed 0 directories" in output
@@ -671,7 +675,6 @@ def test_options_beat_variables_and_wrong_ones_are_said_in_one_line(tmp_path):
         add(root, f"m{number}", 1000 - number, kib=1000)
     variables = {
         "MANYMODELS_MODEL_ROOT": str(root),
-        "MANYMODELS_STORAGE": "off",
         "MANYMODELS_STORAGE_BUDGET": "3m",
         "MANYMODELS_STORAGE_HIGH": "80%",
         "MANYMODELS_STORAGE_LOW": "70%",
@@ -694,9 +697,22 @@ def test_options_beat_variables_and_wrong_ones_are_said_in_one_line(tmp_path):
         assert "Traceback" not in output
         if wrong[0] != "--nonsense":
             assert len(output.splitlines()) == 1
+            assert wrong[0] in output, "it is the option that was wrong, not a variable"
     assert len(names(root)) == 4
     assert run("--once", **variables)[0] == 0
     assert names(root) == [area.NAME, "m2", "m3"]
+
+
+def test_the_command_heeds_the_mode(tmp_path):
+    root = tmp_path / "root"
+    for number in range(4):
+        add(root, f"m{number}", 1000 - number, kib=1000)
+    options = ("--root", str(root), "--budget", "3m", "--settle", "0", "--once")
+    status, output = run(*options, MANYMODELS_STORAGE="report")
+    assert (status, "would remove 2 directories" in output) == (0, True)
+    status, output = run(*options, MANYMODELS_STORAGE="off")
+    assert (status, output) == (0, "the watchdog is off: MANYMODELS_STORAGE=off\n")
+    assert len(names(root)) == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -111,13 +111,13 @@ BACKEND_REFUSALS = [
     ("MANYMODELS_LOG_FORMAT", ["yaml"]),
     ("SAGEMAKER_CONTAINER_LOG_LEVEL", ["verbose"]),
     ("MANYMODELS_STORAGE", ["delete", "true"]),
-    ("MANYMODELS_STORAGE_HIGH", ["101%", "-1%", "most", "90 percent", "%"]),
-    ("MANYMODELS_STORAGE_LOW", ["full", "1.5g"]),
+    ("MANYMODELS_STORAGE_HIGH", ["101%", "-1%", "most", "90 percent", "%", "95", "0%"]),
+    ("MANYMODELS_STORAGE_LOW", ["full", "1.5g", "90"]),
     ("MANYMODELS_STORAGE_BUDGET", ["90%", "1k", "0"]),
     ("MANYMODELS_STORAGE_SETTLE_SECONDS", ["-1", "a minute", "86401"]),
     ("MANYMODELS_MEMORY_GUARD", ["507"]),
     ("MANYMODELS_MEMORY_LIMIT", ["50%", "1m", "all"]),
-    ("MANYMODELS_MEMORY_FLOOR", ["some", "200%"]),
+    ("MANYMODELS_MEMORY_FLOOR", ["some", "200%", "100%"]),
     ("MANYMODELS_MODEL_MEMORY_LIMIT", ["10%", "1k"]),
     ("MANYMODELS_MODEL_REQUESTS_LIMIT", ["0", "1e6"]),
     ("MANYMODELS_METRICS_PORT", ["0", "65536", "on"]),
@@ -166,6 +166,32 @@ def test_a_low_mark_above_the_high_one_is_refused(high, low, budget):
     variables = {"MANYMODELS_STORAGE_HIGH": high, "MANYMODELS_STORAGE_LOW": low}
     with pytest.raises(SettingsError, match="must not be above"):
         BackendSettings.from_environment({**variables, "MANYMODELS_STORAGE_BUDGET": budget})
+
+
+def test_a_high_mark_above_the_budget_is_refused():
+    variables = {"MANYMODELS_STORAGE_HIGH": "20g", "MANYMODELS_STORAGE_BUDGET": "5m"}
+    with pytest.raises(SettingsError, match="must not be above MANYMODELS_STORAGE_BUDGET"):
+        BackendSettings.from_environment(variables)
+
+
+@pytest.mark.parametrize(
+    ("high", "budget", "low"),
+    [
+        ("50%", "", Amount(share=0.5)),
+        ("97%", "", Amount(share=0.9)),
+        ("1m", "2m", Amount(size=MIB)),
+        ("20g", "", Amount(share=0.9)),
+    ],
+)
+def test_a_high_mark_by_itself_brings_the_low_one_with_it(high, budget, low):
+    variables = {"MANYMODELS_STORAGE_HIGH": high, "MANYMODELS_STORAGE_BUDGET": budget}
+    assert BackendSettings.from_environment(variables).storage.low == low
+
+
+def test_a_floor_that_leaves_nothing_of_the_limit_is_refused():
+    variables = {"MANYMODELS_MEMORY_LIMIT": "1g", "MANYMODELS_MEMORY_FLOOR": "2g"}
+    with pytest.raises(SettingsError, match="must leave something of the limit"):
+        BackendSettings.from_environment(variables)
 
 
 @pytest.mark.parametrize(("name", "value", "field", "meaning"), SERVE_MEANINGS)

@@ -69,7 +69,7 @@ def test_a_warning_of_the_watchdog_is_in_the_head():
     warned = replace(VOLUME, warning="nothing is left to remove")
     assert "\nwarning  nothing is left to remove\n" in table(snapshot(volume=warned), NOW)
     assert "warning" not in table(snapshot(volume=VOLUME), NOW)
-    assert "volume   unknown" in table(snapshot(), NOW)
+    assert "volume   not watched" in table(snapshot(), NOW)
 
 
 def test_two_thousand_models_are_a_row_each_in_the_order_of_their_names():

@@ -73,6 +73,13 @@ class Zygote:
     def run(self) -> None:
         """Fork until the host says stop, or is gone."""
         self._exits.send(b"ready")
+        try:
+            self._loop()
+        finally:
+            # Models end after this, and their signals find the socket closed.
+            signal.set_wakeup_fd(-1)
+
+    def _loop(self) -> None:
         wake = self._wake.fileno()
         while True:
             for descriptor, _ in self._poller.poll():

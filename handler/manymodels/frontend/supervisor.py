@@ -324,7 +324,9 @@ def serve(settings: ServeSettings, environment: dict[str, str]) -> int:
         ServeError: it cannot be started here.
         SettingsError: a setting of the backend has no meaning.
     """
-    BackendSettings.from_environment(environment)
+    storage = BackendSettings.from_environment(environment).storage
+    if environment.get("MANYMODELS_MODEL_ROOT", "").strip() and storage.mode != "off":
+        storage.check_root()
     return Supervisor(settings, environment).run()
 
 

@@ -73,8 +73,8 @@ class Environment:
             raise SettingsError(f"{name}={value!r}: must be a size{least}, as 512m or 2g")
         return size
 
-    def amount(self, name: str) -> Amount | None:
-        """Return a share of something, from 90%, or a size in bytes, from 20g."""
+    def amount(self, name: str, least: int = 0) -> Amount | None:
+        """Return a share of something, from 90%, or a size of at least so many bytes, from 20g."""
         value = self.text(name)
         if value is None:
             return None
@@ -82,7 +82,7 @@ class Environment:
         if match and float(match[1]) <= 100:
             return Amount(share=float(match[1]) / 100)
         try:
-            return Amount(size=self.size(name))
+            return Amount(size=self.size(name, least))
         except SettingsError:
             raise SettingsError(
                 f"{name}={value!r}: must be a share, as 90%, or a size, as 512m or 20g"

@@ -45,12 +45,17 @@ class StorageSettings:
             SettingsError: a variable's value has no meaning.
         """
         environment = Environment(variables)
+        high = environment.amount("MANYMODELS_STORAGE_HIGH", MIB) or HIGH
+        if high.share == 0:
+            value = environment.text("MANYMODELS_STORAGE_HIGH")
+            raise SettingsError(f"MANYMODELS_STORAGE_HIGH={value!r}: must be more than nothing")
+        budget = environment.size("MANYMODELS_STORAGE_BUDGET", MIB)
         settings = cls(
             root=Path(environment.text("MANYMODELS_MODEL_ROOT") or MODEL_ROOT).absolute(),
             mode=environment.choice("MANYMODELS_STORAGE", STORAGE_MODES) or "evict",
-            high=environment.amount("MANYMODELS_STORAGE_HIGH") or HIGH,
-            low=environment.amount("MANYMODELS_STORAGE_LOW") or LOW,
-            budget=environment.size("MANYMODELS_STORAGE_BUDGET", MIB),
+            high=high,
+            low=environment.amount("MANYMODELS_STORAGE_LOW", MIB) or _low(high, budget),
+            budget=budget,
             settle_seconds=first(
                 environment.integer("MANYMODELS_STORAGE_SETTLE_SECONDS", 0, 86_400), 60
             ),
@@ -64,8 +69,13 @@ class StorageSettings:
             raise SettingsError(f"MANYMODELS_MODEL_ROOT={str(self.root)!r}: is no directory")
 
     def check(self) -> None:
-        """Raise SettingsError if the low mark is not below the high one, as far as can be told."""
+        """Raise SettingsError if the marks cannot be meant, as far as can be told."""
         high, low, whole = self.high, self.low, self.budget
+        if whole is not None and high.of(whole) > whole:
+            raise SettingsError(
+                f"MANYMODELS_STORAGE_HIGH={high}: must not be above "
+                f"MANYMODELS_STORAGE_BUDGET={whole} bytes"
+            )
         same = (high.size is None) == (low.size is None)
         if whole is None and not same:
             return
@@ -73,6 +83,13 @@ class StorageSettings:
             raise SettingsError(
                 f"MANYMODELS_STORAGE_LOW={low}: must not be above MANYMODELS_STORAGE_HIGH={high}"
             )
+
+
+def _low(high: Amount, budget: int | None) -> Amount:
+    """Return the low mark where only the high one is said: the default, but never above it."""
+    comparable = high.share is not None or budget is not None
+    whole = budget or 1 << 40
+    return high if comparable and high.of(whole) < LOW.of(whole) else LOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +119,17 @@ class GuardSettings:
         """
         environment = Environment(variables)
         active = environment.flag("MANYMODELS_MEMORY_GUARD")
+        limit = environment.size("MANYMODELS_MEMORY_LIMIT", 64 * MIB)
+        floor = environment.amount("MANYMODELS_MEMORY_FLOOR")
+        if floor is not None and floor.of(limit or 1 << 50) >= (limit or 1 << 50):
+            value = environment.text("MANYMODELS_MEMORY_FLOOR")
+            raise SettingsError(
+                f"MANYMODELS_MEMORY_FLOOR={value!r}: must leave something of the limit for models"
+            )
         return cls(
             active=True if active is None else active,
-            limit=environment.size("MANYMODELS_MEMORY_LIMIT", 64 * MIB),
-            floor=environment.amount("MANYMODELS_MEMORY_FLOOR"),
+            limit=limit,
+            floor=floor,
             model_bytes=environment.size("MANYMODELS_MODEL_MEMORY_LIMIT", MIB),
             model_requests=environment.integer("MANYMODELS_MODEL_REQUESTS_LIMIT", 1, 2**31 - 1),
         )

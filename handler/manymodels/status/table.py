@@ -49,7 +49,7 @@ def _head(snapshot: Snapshot, now: float) -> Iterator[tuple[str, str]]:
     yield "loads", _loads(snapshot.counters)
     yield "memory", _memory(snapshot.memory)
     if snapshot.volume is None:
-        yield "volume", "unknown: the model root cannot be looked at"
+        yield "volume", "not watched: switched off, or the model root cannot be looked at"
         return
     yield "volume", _volume(snapshot.volume)
     if snapshot.volume.warning is not None:

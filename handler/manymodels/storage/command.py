@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
+from manymodels.errors import SettingsError
 from manymodels.settings import StorageSettings
 from manymodels.storage import words
 from manymodels.storage.watchdog import Watchdog, need
@@ -29,15 +30,18 @@ def run(variables: Mapping[str, str], options: Mapping[str, str], once: bool, dr
     Args:
         variables: the environment.
         options: those of the command that were given, by their names.
-        once: look once and return: 1 if the root is above its high mark afterwards, else 0.
-        dry_run: remove nothing.
+        once: look once and return: 1 if the root is above its high mark afterwards, or would be,
+            else 0.
+        dry_run: remove nothing, as in the mode ``report``.
 
     Raises:
         SettingsError: a setting has no meaning, or the root is no directory.
     """
-    given = {VARIABLES[name]: value for name, value in options.items()}
-    settings = StorageSettings.from_environment({**variables, **given})
-    settings.check_root()
+    settings = _settings(variables, options)
+    if settings.mode == "off":
+        print("the watchdog is off: MANYMODELS_STORAGE=off")
+        return 0
+    dry_run = dry_run or settings.mode == "report"
     settings = replace(settings, mode="report" if dry_run else "evict")
     logging.basicConfig(
         stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO
@@ -53,17 +57,35 @@ def run(variables: Mapping[str, str], options: Mapping[str, str], once: bool, dr
     found = dog.watch.usage
     if found is None:
         return 1
-    total = words.size(sum(eviction.bytes for eviction in evictions))
+    freed = sum(eviction.bytes for eviction in evictions)
     did = "would remove" if dry_run else "removed"
     print(
         f"{words.printable(str(settings.root))}: "
         f"{words.size(found.used)} of {words.size(found.size)} used, {words.share(found.share)} "
         f"(high mark {settings.high}, low mark {settings.low}); "
-        f"{did} {len(evictions)} directories, {total}"
+        f"{did} {words.directories(len(evictions))}, {words.size(freed)}"
     )
     for eviction in evictions if dry_run else ():
         idle = words.duration(eviction.idle_seconds)
         print(
             f"  {words.printable(eviction.name)}: {words.size(eviction.bytes)}, unused for {idle}"
         )
-    return int(bool(need(found, settings, above_high=True)) and not dry_run)
+    if dry_run:
+        found = replace(found, used=found.used - freed)
+    still = need(found, settings, above_high=True)
+    if still and dry_run:
+        print(f"  {words.size(still.bytes)} too much would stay: the rest is in use or arriving")
+    return int(bool(still))
+
+
+def _settings(variables: Mapping[str, str], options: Mapping[str, str]) -> StorageSettings:
+    given = {VARIABLES[name]: value for name, value in options.items()}
+    try:
+        settings = StorageSettings.from_environment({**variables, **given})
+        settings.check_root()
+    except SettingsError as error:
+        text = str(error)
+        for name in options:
+            text = text.replace(VARIABLES[name], f"--{name}")
+        raise SettingsError(text) from None
+    return settings

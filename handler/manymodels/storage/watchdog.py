@@ -309,7 +309,7 @@ class Watchdog:
     def _report(self, found: Usage, evictions: Iterable[Eviction]) -> None:
         names = [eviction.name for eviction in evictions]
         listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
-        self._warn(f"{self._fullness(found)}; would remove {len(names)} directories: {listed}")
+        self._warn(f"{self._fullness(found)}; would remove {words.directories(len(names))}: {listed}")
 
     def _still_there(self, name: str, failures: list[OSError]) -> None:
         if not failures:

@@ -33,3 +33,8 @@ def duration(seconds: float) -> str:
         elif words:
             break
     return " ".join(words[:2])
+
+
+def directories(count: int) -> str:
+    """Return a number of directories: '1 directory'."""
+    return "1 directory" if count == 1 else f"{count} directories"
