@@ -52,6 +52,7 @@ def refused(**environment: str) -> str:
         ("SAGEMAKER_MULTI_MODEL", "perhaps"),
         ("SAGEMAKER_MODEL_SERVER_VMARGS", "not-an-option"),
         ("MANYMODELS_THREADS", "-1"),
+        ("MANYMODELS_MODEL_ROOT", "/there/is/none"),
     ],
 )
 def test_a_bad_setting_stops_the_start_with_one_line(name, value):

@@ -230,10 +230,12 @@ def test_the_volume_and_the_memory_are_shown_with_their_marks(server):
 def test_workers_of_a_model_are_shown_together_and_no_volume_where_there_is_no_root(
     model, tmp_path
 ):
-    missing = str(tmp_path / "missing")
-    with serving(SAGEMAKER_MODEL_SERVER_WORKERS="2", MANYMODELS_MODEL_ROOT=missing) as server:
-        assert snapshot(server)["volume"] is None
-        assert "volume   unknown" in table(server)[0]
+    root = tmp_path / "root"
+    root.mkdir()
+    with serving(SAGEMAKER_MODEL_SERVER_WORKERS="2", MANYMODELS_MODEL_ROOT=str(root)) as server:
+        root.rmdir()
+        eventually(lambda: snapshot(server)["volume"] is None)
+        assert "volume   not watched" in table(server)[0]
         load(server, "m", model)
         eventually(lambda: len(server.model_processes()) == 2)
         assert statuses(server, "m", "x", "400", "x", "x", "x") == [200, 400, 200, 200, 200]

@@ -309,7 +309,9 @@ class Watchdog:
     def _report(self, found: Usage, evictions: Iterable[Eviction]) -> None:
         names = [eviction.name for eviction in evictions]
         listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
-        self._warn(f"{self._fullness(found)}; would remove {words.directories(len(names))}: {listed}")
+        self._warn(
+            f"{self._fullness(found)}; would remove {words.directories(len(names))}: {listed}"
+        )
 
     def _still_there(self, name: str, failures: list[OSError]) -> None:
         if not failures:
