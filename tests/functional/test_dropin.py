@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -68,7 +69,12 @@ MODEL_HANDLER = """
 
 
 def named(server: Server, name: str) -> list[psutil.Process]:
-    return [process for process in mine(server) if process.name() == name]
+    found = []
+    for process in mine(server):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ends just now
+            if process.name() == name:
+                found.append(process)
+    return found
 
 
 @pytest.fixture
